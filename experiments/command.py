@@ -1,0 +1,32 @@
+"""What every command shares: a user's mistake ends in a sentence, our own in a traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app
+
+import siamjax
+
+PACKAGE = Path(siamjax.__file__).parent
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs `main` as an absl app; exit status 1 and one sentence for bad input."""
+    # absl shows INFO; JAX tells there of every kind of device that this machine has not.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    app.run(lambda argv: _guarded(main, argv))
+
+
+def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
+    try:
+        main(argv)
+    except ValueError as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if PACKAGE not in raised_in.parents:
+            raise  # not a sentence of ours: show where it came from
+        sys.exit(f"error: {error}")

@@ -1,0 +1,34 @@
+"""Trains a recipe: `python -m experiments.main --config=configs/omniglot.py --workdir=runs/omniglot`.
+
+Any key of the config can be overridden: `--config.batch_size=64`. Run again with the same
+--workdir, a stopped run goes on from its latest checkpoint.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import command
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe: a file of configs/.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if need be.")
+COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
+
+
+def main(argv: list[str]) -> None:
+    """Entry point."""
+    from siamjax import backend, recipe
+
+    if len(argv) > 1:
+        sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
+    if COMPILE_CACHE.value:
+        backend.enable_compilation_cache()
+    recipe.train(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    command.run(main)

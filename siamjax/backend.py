@@ -1,0 +1,58 @@
+"""What decides speed on a backend, in one place.
+
+Two facts of XLA's CPU backend (jaxlib 0.10) that give no warning:
+
+1. By default convolutions go through a library that is 3 to 8 times slower than the older Eigen
+   path. One compiler option chooses the latter.
+2. A convolution inside `lax.scan` is about 20 times slower than outside, whatever the option.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+EIGEN_CONVOLUTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """The options for `jax.jit` here: Eigen's convolutions on a CPU whose XLA knows the option."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x, compiler_options=EIGEN_CONVOLUTIONS).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}  # another XLA: an experimental option may go as it came
+    return EIGEN_CONVOLUTIONS
+
+
+def jit(function: Callable, **options: Any) -> Callable:
+    """`jax.jit` with this backend's compiler options."""
+    return jax.jit(function, compiler_options=compiler_options(), **options)
+
+
+def scans_well(params: Any) -> bool:
+    """Whether a model with these parameters may run inside `lax.scan` without losing speed.
+
+    Only a kernel of a convolution has four axes.
+    """
+    if jax.default_backend() != "cpu":
+        return True
+    return all(leaf.ndim < 4 for leaf in jax.tree.leaves(params))
+
+
+def enable_compilation_cache() -> Path:
+    """Keeps compiled programs in the user's cache directory, so the next start skips compiling."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or home / "siamjax" / "compiled")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return folder

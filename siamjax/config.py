@@ -1,0 +1,218 @@
+"""Every configuration key with its default, the checks, and JSON in and out.
+
+A recipe starts from `base()`, overrides what it needs and returns the config; the command line
+may override again (`--config.batch_size=64`). Keys that are not here do not exist: a misspelt
+one is an error that names its nearest neighbour.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+SCHEMA = 1  # raised when a saved config needs translating before it can be read
+
+
+def base() -> ConfigDict:
+    """Every key, its default, and what it means."""
+    c = ConfigDict()
+    c.seed = 0  # the one seed: weights, pairs, warps, dropout, trials
+    c.batch_size = 32  # pairs in a step, over all devices; the tower sees 2 x this many images
+    c.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
+
+    c.data = d = ConfigDict()
+    d.source = "omniglot"  # omniglot | folder | tfds | glyphs
+    d.dir = placeholder(str)  # where the files are; None: $SIAMJAX_DATA, else ./data
+    d.fallback = placeholder(str)  # source to use when `source` cannot be had; None: an error
+    d.cache_dir = placeholder(str)  # decoded images; None: the user's cache directory
+    d.tfds_name = placeholder(str)  # source=tfds: the data set's name, e.g. "mnist"
+    d.size = (105, 105)  # height, width
+    d.fit = "resize"  # resize (stretch) | crop (fill, cut the rest) | letterbox (fit, pad)
+    d.channels = 1  # 1 grey, 3 colour
+    d.invert = False  # 255 - x: ink white on black, so zero padding is paper
+    d.split = "class"  # hold out whole classes (or groups) | "drawer": also other drawers (Koch)
+    d.holdout = 0.2  # share of classes or groups held out where the source has no split of its own
+    d.glyph_alphabets = (30, 10)  # source=glyphs: training and validation alphabets
+
+    c.pairs = p = ConfigDict()
+    p.scheme = "balanced"  # balanced | within-group (pairs of one group) | in-batch (all against all)
+    p.groups_per_batch = 2  # in-batch: groups (alphabets) drawn for a step
+    p.images_per_class = 3  # in-batch: images of each class drawn
+    p.turned_groups = 0.0  # in-batch: share of groups turned by 90, 180 or 270 degrees: new classes
+
+    c.augment = a = ConfigDict()
+    a.name = "none"  # none | affine | affine_elastic
+    a.probability = 0.5  # that each of the four affine components is applied
+    a.rotation = 10.0  # degrees, drawn from -rotation .. rotation
+    a.shear = 0.3  # drawn from -shear .. shear, along x and along y
+    a.scale = (0.8, 1.2)  # drawn for x and for y
+    a.translation = 2.0  # pixels, drawn from -translation .. translation
+    a.elastic = 0.0  # affine_elastic: standard deviation of the displacement field, pixels
+
+    c.model = m = ConfigDict()
+    m.tower = "koch"  # a name in siamjax.models.TOWERS
+    m.tower_options = ConfigDict()  # arguments of that tower beyond `init`
+    m.head = "weighted_l1"  # a name in siamjax.models.HEADS
+    m.head_options = ConfigDict()
+    m.init = "he"  # the tower's own: koch has paper | seed | he
+
+    c.objective = o = ConfigDict()
+    o.loss = "bce"  # a name in siamjax.losses.LOSSES
+    o.margin = 1.0  # contrastive
+    o.l2 = ()  # (("path regex", factor), ...): adds factor * sum(w ** 2) over matching parameters
+
+    c.optimizer = z = ConfigDict()
+    z.name = "adam"  # adam | adamw | sgd | rmsprop
+    z.learning_rate = 1e-3  # at its highest, where a schedule changes it
+    z.schedule = "constant"  # constant | cosine
+    z.warmup_steps = 0  # linear from 0
+    z.momentum = 0.9  # sgd
+    z.epsilon = 1e-7  # adam, adamw, rmsprop; Keras' default
+    z.decay = 0.9  # rmsprop: of the running mean of squares
+    z.weight_decay = 0.0  # adamw: decoupled
+    z.clip_norm = placeholder(float)  # clip the global norm of the gradient; None: never
+
+    c.train = t = ConfigDict()
+    t.mode = "iterations"  # iterations: a fixed number of steps | epochs: max(1, n // batch) each
+    t.steps = 1000  # mode=iterations
+    t.epochs = 10  # mode=epochs
+    t.log_every = 20  # steps between lines of metrics
+    t.devices = 0  # of this process to train on; 0: all
+    t.steps_per_dispatch = "auto"  # steps in one compiled call; auto: by backend and tower
+
+    c.eval = e = ConfigDict()
+    e.every = 100  # steps between validations (mode=epochs: every epoch)
+    e.way = 20  # classes in a one-shot trial
+    e.shot = 1  # support images per class
+    e.trials = 320  # one-shot trials in a validation
+    e.pairs = 2000  # validation pairs in a validation
+
+    c.checkpoint = k = ConfigDict()
+    k.every = 200  # steps between checkpoints of the latest state
+    k.metric = "one_shot_accuracy"  # a validation figure that chooses the best checkpoint
+    k.mode = "max"  # max: larger is better | min
+    return c
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": ("float32", "bfloat16"),
+    "data.fit": ("resize", "crop", "letterbox"),
+    "data.split": ("class", "drawer"),
+    "optimizer.schedule": ("constant", "cosine"),
+    "train.mode": ("iterations", "epochs"),
+    "checkpoint.mode": ("max", "min"),
+}
+POSITIVE = (
+    "batch_size", "pairs.groups_per_batch", "pairs.images_per_class", "optimizer.learning_rate",
+    "train.steps", "train.epochs", "train.log_every", "eval.every", "eval.way", "eval.shot",
+    "eval.trials", "eval.pairs", "checkpoint.every",
+)  # fmt: skip
+SHARES = ("data.holdout", "pairs.turned_groups", "augment.probability")
+
+
+def lookup(config: ConfigDict, path: str) -> Any:
+    """The value at a dotted path: `lookup(c, "data.source")`."""
+    value: Any = config
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def validate(config: ConfigDict, choices: Mapping[str, Collection[str]] | None = None) -> None:
+    """Checks every key and reports all faults at once.
+
+    Args:
+        config: what a recipe returned, with the user's overrides.
+        choices: further dotted paths and the values they may take (the registries' names, which
+            this file, at the bottom of the house, cannot know).
+
+    Raises:
+        ValueError: one line for each fault: the key, what was expected, what came.
+    """
+    faults = []
+    for path, allowed in {**CHOICES, **(choices or {})}.items():
+        value = lookup(config, path)
+        if value is not None and value not in allowed:
+            faults.append(f"config.{path} must be one of {', '.join(allowed)}; got {value!r}")
+    for path in POSITIVE:
+        if not lookup(config, path) > 0:
+            faults.append(f"config.{path} must be positive; got {lookup(config, path)!r}")
+    for path in SHARES:
+        if not 0 <= lookup(config, path) <= 1:
+            faults.append(f"config.{path} must lie in 0..1; got {lookup(config, path)!r}")
+    faults += _structure_faults(config)
+    if faults:
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        raise ValueError(f"the config has {len(faults)} fault(s):\n{lines}")
+
+
+def _structure_faults(config: ConfigDict) -> list[str]:
+    faults = []
+    size = config.data.size
+    if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
+        faults.append(f"config.data.size must be (height, width) in pixels; got {tuple(size)!r}")
+    if config.data.channels not in (1, 3):
+        faults.append(f"config.data.channels must be 1 (grey) or 3; got {config.data.channels!r}")
+    if config.eval.way < 2:
+        faults.append(f"config.eval.way must be at least 2; got {config.eval.way!r}")
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**31:
+        faults.append(f"config.seed must be an integer in 0..2**31-1; got {config.seed!r}")
+    low, high = config.augment.scale
+    if not 0 < low <= high:
+        faults.append(f"config.augment.scale must be (low, high), 0 < low <= high; got {(low, high)}")
+    if config.data.source == "tfds" and not config.data.tfds_name:
+        faults.append("config.data.tfds_name must name the data set when config.data.source is tfds")
+    if config.pairs.scheme == "in-batch":
+        if config.pairs.images_per_class < 2:
+            faults.append("config.pairs.images_per_class must be at least 2 for scheme in-batch")
+        block = config.pairs.groups_per_batch * config.pairs.images_per_class
+        if 2 * config.batch_size % block:
+            faults.append(
+                f"config.pairs.scheme in-batch needs 2 * batch_size ({2 * config.batch_size} images)"
+                f" to be a multiple of groups_per_batch * images_per_class ({block})"
+            )
+    steps = config.train.steps_per_dispatch
+    if steps != "auto" and not (str(steps).isdigit() and int(steps) > 0):
+        faults.append(f"config.train.steps_per_dispatch must be auto or a positive integer; got {steps!r}")
+    return faults
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON text, keys sorted; `from_json` reads it back equal."""
+    return json.dumps({"schema": SCHEMA, "config": config.to_dict()}, indent=2, sort_keys=True)
+
+
+def from_json(saved: str | Mapping[str, Any]) -> ConfigDict:
+    """A locked config from `to_json`'s text (or its parsed form), its lists tuples again.
+
+    Raises:
+        ValueError: if the text was written by a newer siamjax.
+    """
+    saved = json.loads(saved) if isinstance(saved, str) else saved
+    if saved["schema"] > SCHEMA:
+        raise ValueError(
+            f"this config has schema {saved['schema']}, written by a newer siamjax; this one reads"
+            f" up to {SCHEMA}: upgrade siamjax"
+        )
+    config = base()
+    for section in ("tower_options", "head_options"):  # free-form: each tower has its own
+        config.model[section] = ConfigDict(saved["config"]["model"][section])
+    _fill(config, saved["config"])
+    return config.lock()
+
+
+def _fill(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _fill(config[key], value)
+        else:
+            with config.ignore_type():
+                config[key] = _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

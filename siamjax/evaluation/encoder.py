@@ -1,0 +1,73 @@
+"""`Encoder`: embeds any number of images and compares any number of pairs, in compiled chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from siamjax import backend
+from siamjax.models import Siamese
+from siamjax.types import Distance, PairOutput, typed
+
+
+class Encoder:
+    """A model and its weights, in inference mode.
+
+    Inputs are padded to the next power of two up to a chunk, so few programs are compiled
+    whatever the sizes, and memory is bounded.
+
+    Args:
+        model: tower and head.
+        weights: `{"params", "batch_stats"}`.
+        chunk: images in one call at most.
+        pair_chunk: comparisons in one call at most.
+    """
+
+    def __init__(self, model: Siamese, weights: Any, chunk: int = 128, pair_chunk: int = 4096):
+        self.weights = weights
+        self._chunk, self._pair_chunk = chunk, pair_chunk
+        self._embed = backend.jit(lambda w, x: model.apply(w, x, method="embed"))
+        self._compare = backend.jit(lambda w, a, b: model.apply(w, a, b, method="compare"))
+
+    @typed
+    def embed(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
+        """Embeddings of any number of images, each encoded once."""
+        return self._in_chunks(lambda x: self._embed(self.weights, x), self._chunk, images)
+
+    @typed
+    def compare(
+        self, left: Float[np.ndarray, "m d"], right: Float[np.ndarray, "m d"]
+    ) -> PairOutput:
+        """Row-wise comparisons of embeddings: a `Distance` or `Logit` of shape `[m]`."""
+        kind: list[PairOutput] = []
+
+        def values(a: np.ndarray, b: np.ndarray) -> jax.Array:
+            kind[:] = [self._compare(self.weights, a, b)]
+            return kind[0].value
+
+        value = self._in_chunks(values, self._pair_chunk, left, right)
+        return jax.tree.map(lambda _: jnp.asarray(value), kind[0])
+
+    def score(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Row-wise scores, large = alike: the logit, or minus the distance."""
+        output = self.compare(left, right)
+        value = np.asarray(output.value)
+        return -value if isinstance(output, Distance) else value
+
+    @staticmethod
+    def _in_chunks(function: Any, chunk: int, *arrays: np.ndarray) -> np.ndarray:
+        n = len(arrays[0])
+        results = []
+        for start in range(0, max(n, 1), chunk):
+            parts = [a[start : start + chunk] for a in arrays]
+            size = len(parts[0])
+            padded = min(chunk, 1 << max(0, size - 1).bit_length())
+            if padded > size:
+                fill = [(0, padded - size)]
+                parts = [np.pad(p, fill + [(0, 0)] * (p.ndim - 1)) for p in parts]
+            results.append(np.asarray(function(*parts))[:size])
+        return np.concatenate(results)

@@ -1,0 +1,58 @@
+"""`Siamese`: one tower for both sides, and a head that compares."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from siamjax.types import AnyArray, PairOutput, typed
+
+
+class Siamese(nn.Module):
+    """A tower and a head.
+
+    Left and right go through the tower in one stacked call: the weights are shared by
+    construction, batch statistics are those of both sides, and one large batch is faster than two.
+
+    Attributes:
+        tower: `(images [n, h, w, c], train=) -> [n, d]`.
+        head: `(left [..., d], right [..., d], train=) -> Distance | Logit`.
+    """
+
+    tower: nn.Module
+    head: nn.Module
+
+    @typed
+    def __call__(
+        self, left: Num[AnyArray, "b h w c"], right: Num[AnyArray, "b h w c"], *, train: bool = False
+    ) -> PairOutput:
+        """Pairs of images to `b` comparisons."""
+        return self.pairs(jnp.concatenate([left, right]), train=train)
+
+    @typed
+    def pairs(self, images: Num[AnyArray, "n h w c"], *, train: bool = False) -> PairOutput:
+        """All left images, then all right ones, to `n / 2` comparisons."""
+        both = self.embed(images, train=train)
+        b = len(both) // 2
+        return self.compare(both[:b], both[b:], train=train)
+
+    @typed
+    def all_pairs(self, images: Num[AnyArray, "n h w c"], *, train: bool = False) -> PairOutput:
+        """Every image with every image: `[n, n]` comparisons for `n` runs of the tower."""
+        z = self.embed(images, train=train)
+        return self.compare(z[:, None], z[None, :], train=train)
+
+    @typed
+    def embed(self, images: Num[AnyArray, "n h w c"], *, train: bool = False) -> Float[Array, "n d"]:
+        """Images, `uint8` or float in 0..1, to embeddings."""
+        if images.dtype == jnp.uint8:
+            images = images.astype(jnp.float32) / 255
+        return self.tower(images, train=train)  # pyright: ignore[reportCallIssue]
+
+    @typed
+    def compare(
+        self, left: Float[AnyArray, "*#b d"], right: Float[AnyArray, "*#b d"], *, train: bool = False
+    ) -> PairOutput:
+        """Embeddings, broadcast against each other, to comparisons."""
+        return self.head(left, right, train=train)  # pyright: ignore[reportCallIssue]

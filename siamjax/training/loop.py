@@ -1,0 +1,266 @@
+"""The trainer: dispatches steps, watches them, validates, saves. One for every recipe.
+
+The loop knows no recipe. It keeps one dispatch in flight: while the device works on the next
+steps, the host reads the figures of the last ones.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+
+from siamjax.evaluation.encoder import Encoder
+from siamjax.evaluation.validation import Validated, Validation
+from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.parallel import Devices
+from siamjax.training.state import TrainState
+from siamjax.training.step import Data, Step
+from siamjax.training.writer import MetricsLog, Progress
+
+
+class TrainingDivergedError(ValueError):
+    """The loss or a gradient stopped being a finite number."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When things happen, in steps.
+
+    Attributes:
+        total: the step training ends at.
+        log, evaluate, checkpoint: steps between lines of metrics, validations, checkpoints.
+        dispatch: steps in one compiled call.
+        epoch: steps in an epoch.
+    """
+
+    total: int
+    log: int
+    evaluate: int
+    checkpoint: int
+    dispatch: int
+    epoch: int
+
+    def size(self, step: int) -> int:
+        """Steps of the next dispatch: whole ones while no event falls inside, else one."""
+        ends = [self.total, *(next_multiple(step, n) for n in self._periods())]
+        fits = step % self.dispatch == 0 and step + self.dispatch <= min(ends)
+        return self.dispatch if fits else 1
+
+    def _periods(self) -> tuple[int, int, int]:
+        return self.log, self.evaluate, self.checkpoint
+
+    def due(self, step: int, period: int) -> bool:
+        """Whether something that happens every `period` steps, and at the end, happens now."""
+        return step % period == 0 or step == self.total
+
+
+def next_multiple(step: int, period: int) -> int:
+    """The first multiple of `period` after `step`."""
+    return (step // period + 1) * period
+
+
+def steps_per_dispatch(wanted: int | str, scans_well: bool, periods: tuple[int, ...]) -> int:
+    """`wanted`, or for "auto" the most that divides all periods where scanning pays, else one."""
+    if wanted != "auto":
+        return int(wanted)
+    return min(math.gcd(*periods), 100) if scans_well else 1
+
+
+@dataclass
+class Run:
+    """Everything a training run is made of.
+
+    Attributes:
+        workdir: its folder.
+        title: data set and recipe, as they appear on plots.
+        plan: when things happen.
+        step: the pure train step.
+        devices: where it runs.
+        data: images and table, on the host.
+        state: to start from, one copy.
+        encoder: the model in inference mode; its weights are set for each validation.
+        validation: what to watch.
+        explain: `(state, data) -> str`, the sentence that says where a NaN began.
+        about: JSON values saved with each checkpoint.
+        pairs_per_step: b over all devices.
+        metric: the validation figure that chooses the best checkpoint.
+        larger_is_better: of that figure.
+        best: the best value so far, or None.
+        say: prints a line.
+    """
+
+    workdir: Path
+    title: str
+    plan: Plan
+    step: Step
+    devices: Devices
+    data: Data
+    state: TrainState
+    encoder: Encoder
+    validation: Validation
+    explain: Callable[[TrainState, Data], str]
+    about: dict[str, Any]
+    pairs_per_step: int
+    metric: str
+    larger_is_better: bool
+    best: float | None = None
+    on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
+    say: Callable[[str], None] = print
+    _losses: list[float] = field(default_factory=list)
+
+
+def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
+    """Trains from `run.state.step` to the end.
+
+    Returns:
+        True at the end, False when Ctrl-C or SIGTERM came first; either way the latest state is
+        saved, and running again goes on from it.
+
+    Raises:
+        TrainingDivergedError: where the loss or a gradient is not finite, with the step and the module.
+    """
+    plan, devices = run.plan, run.devices
+    at = int(run.state.step)
+    state, data = devices.put(run.state), devices.put(run.data)
+    programs: dict[int, Callable] = {}
+    window = _Window(run)
+    with Interruption() as interruption, Progress(plan.total, at) as progress:
+        while at < plan.total and not interruption.requested:
+            size = plan.size(at)
+            if size not in programs:
+                programs[size] = devices.compile(run.step, size)
+            state, figures = programs[size](state, data)
+            at += size
+            window.add(figures, size)
+            progress.update(at, **window.so_far())
+            if plan.due(at, plan.log) or interruption.requested:
+                _log(run, window, state, log, at)
+            if plan.due(at, plan.evaluate):
+                _validate(run, devices.get(state), log, store, at, progress)
+                window.restart_clock()
+            if plan.due(at, plan.checkpoint) and at < plan.total:
+                _save(run, devices.get(state), store)
+        if window.pending:
+            _log(run, window, state, log, at)
+        run.state = jax.block_until_ready(devices.get(state))
+        _save(run, run.state, store)
+    return at >= plan.total
+
+
+class _Window:
+    """The steps since the last line of metrics."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self.pending: list[Any] = []
+        self._steps = 0
+        self._fetched: dict[str, list[np.ndarray]] = {}
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves the time until now out of the speed."""
+        self._since, self._timed = time.monotonic(), 0
+
+    def add(self, figures: Any, steps: int) -> None:
+        """Takes a dispatch's figures, and waits for those of the dispatch before it."""
+        self.pending.append(self._run.devices.get(figures))
+        self._steps += steps
+        if len(self.pending) > 1:
+            self._fetch(self.pending.pop(0))
+
+    def _fetch(self, figures: Any) -> None:
+        values = jax.device_get(figures)
+        if not self._timed and "loss" not in self._fetched:
+            self._since = time.monotonic()  # the first one waited for the compiler
+        else:
+            self._timed += len(values["loss"])
+        for name, value in values.items():
+            self._fetched.setdefault(name, []).append(value)
+
+    def so_far(self) -> dict[str, float]:
+        """The last loss and the speed, for the progress bar."""
+        shown = {}
+        if self._fetched.get("loss"):
+            shown["loss"] = float(self._fetched["loss"][-1][-1])
+        if self._timed:
+            seconds = time.monotonic() - self._since
+            shown["pairs_per_second"] = self._timed * self._run.pairs_per_step / max(seconds, 1e-9)
+        return shown
+
+    def close(self) -> dict[str, np.ndarray]:
+        """Every figure of every step since the last call, `[steps]` each."""
+        while self.pending:
+            self._fetch(self.pending.pop(0))
+        values = {name: np.concatenate(parts) for name, parts in self._fetched.items()}
+        self._fetched = {}
+        return values
+
+
+def _log(run: Run, window: _Window, state: Any, log: MetricsLog, at: int) -> None:
+    values = window.close()
+    finite = np.isfinite(values["loss"] + values["gradient_norm"])
+    if not finite.all():
+        # The step leaves the state as it was when its loss is not finite, so it can be repeated.
+        bad = run.devices.get(state)
+        raise TrainingDivergedError(
+            f"step {int(bad.step) + 1}: {run.explain(bad, run.data)}. The state before that step is"
+            " not saved; the latest checkpoint is. A lower config.optimizer.learning_rate or"
+            " config.optimizer.clip_norm=1.0 often helps."
+        )
+    figures: dict[str, Any] = {name: float(value.mean()) for name, value in values.items()}
+    figures |= {k: v for k, v in window.so_far().items() if k == "pairs_per_second"}
+    figures["losses"] = [round(float(x), 4) for x in values["loss"]]
+    log.write(at, "train", figures, epoch=at / run.plan.epoch)
+
+
+def _validate(
+    run: Run, state: TrainState, log: MetricsLog, store: CheckpointStore, at: int, progress: Progress
+) -> None:
+    run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
+    validated = run.validation(run.encoder)
+    log.write(at, "validation", validated.figures, epoch=at / run.plan.epoch)
+    progress.say(f"step {at}: {validated.one_shot}")
+    value = validated.figures[run.metric]
+    sign = 1 if run.larger_is_better else -1
+    if math.isfinite(value) and (run.best is None or sign * value > sign * run.best):
+        run.best = value
+        store.save(BEST, state, run.about | {"best": value, "figures": validated.figures})
+    run.on_validation(log, validated)
+
+
+def _save(run: Run, state: TrainState, store: CheckpointStore) -> None:
+    if store.step(LATEST) != int(state.step):
+        store.save(LATEST, state, run.about | {"best": run.best})
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM ask for an orderly end; a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # elsewhere signals can't be set
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,99 @@
+"""What a step minimises: a loss over a draw, averaged by weight, plus L2 penalties by path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
+
+
+class Measured(NamedTuple):
+    """Per-example figures and their weights, all `[m]`: sums and averages are taken elsewhere."""
+
+    loss: Array
+    accuracy: Array
+    weight: Array
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and its penalties.
+
+    Attributes:
+        name: of the loss, as it appears in metrics ("bce").
+        loss: of `losses.PAIR_LOSSES`, or of `SET_LOSSES` where `over_sets`.
+        over_sets: whether the loss looks at a whole row of comparisons at once.
+        l2: `((path regex, factor), ...)`; each adds `factor * sum(w ** 2)` over the parameters
+            whose path (`tower/conv1/kernel`) matches in full. Keras' `l2(factor)`, without 1/2.
+    """
+
+    name: str
+    loss: Callable[..., Array]
+    over_sets: bool = False
+    l2: tuple[tuple[str, float], ...] = ()
+
+    def measure(self, output: PairOutput, draw: PairDraw | SetDraw) -> Measured:
+        """The loss and the accuracy of each example of a draw."""
+        if isinstance(draw, PairDraw):
+            right = (output.same == draw.same).astype(jnp.float32)
+            return Measured(self.loss(output, draw.same), right, draw.weight)
+        same, mask = comparisons(draw)
+        if self.over_sets:
+            loss, weight = self.loss(output, same, mask), draw.weight
+        else:
+            loss, weight = _rows(self.loss(output, same), mask), draw.weight
+        return Measured(loss, _nearest_is_same(output, same, mask), weight)
+
+    def penalty(self, params: Any) -> Array:
+        """The sum of the L2 penalties, `[]`."""
+        total = jnp.zeros(())
+        for path, value in named_leaves(params):
+            for pattern, factor in self.l2:
+                if re.fullmatch(pattern, path):
+                    total += factor * jnp.square(value).sum()
+        return total
+
+    def check(self, params: Any) -> None:
+        """Raises ValueError for an L2 pattern that matches no parameter."""
+        paths = [path for path, _ in named_leaves(params)]
+        for pattern, _ in self.l2:
+            if not any(re.fullmatch(pattern, path) for path in paths):
+                raise ValueError(
+                    f"config.objective.l2: {pattern!r} matches no parameter; there are:\n  "
+                    + "\n  ".join(paths)
+                )
+
+
+def comparisons(draw: SetDraw) -> tuple[Array, Array]:
+    """Which pairs of a set are of one class, and which take part: both `bool [n, n]`.
+
+    An image takes part with every other image of its group, itself excluded.
+    """
+    there = draw.weight > 0
+    same = draw.label[:, None] == draw.label[None, :]
+    mask = (draw.group[:, None] == draw.group[None, :]) & there[:, None] & there[None, :]
+    return same, mask & ~jnp.eye(len(draw.label), dtype=bool)
+
+
+def _rows(values: Array, mask: Array) -> Array:
+    """The mean of each row over `mask`."""
+    return jnp.where(mask, values, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+
+
+def _nearest_is_same(output: PairOutput, same: Array, mask: Array) -> Array:
+    score = -output.value if isinstance(output, Distance) else output.value
+    nearest = jnp.where(mask, score, -jnp.inf).argmax(-1)
+    return jnp.take_along_axis(same, nearest[:, None], 1)[:, 0].astype(jnp.float32)
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Array]]:
+    """Leaves of a parameter tree with paths such as `tower/conv1/kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [("/".join(str(key.key) for key in path), leaf) for path, leaf in leaves]

@@ -1,0 +1,108 @@
+"""Where the step runs: `jit` on one device, `pmap` on several. The only file that knows devices.
+
+On one device arrays are plain. On several every leaf has a leading axis of local devices, and
+`put` and `get` add and remove it, so nothing else has to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from siamjax import backend
+
+AXIS = "data"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of this process that a run uses.
+
+    Attributes:
+        local: this process's devices.
+        mapped: whether the step is pmapped (several devices, or several processes).
+    """
+
+    local: tuple[jax.Device, ...]
+    mapped: bool
+
+    @property
+    def axis(self) -> str | None:
+        """The name of the device axis, or None on one device."""
+        return AXIS if self.mapped else None
+
+    @property
+    def count(self) -> int:
+        """Devices over all processes."""
+        return len(self.local) * jax.process_count()
+
+    def compile(self, step: Callable, steps: int = 1) -> Callable:
+        """`(state, data) -> (state, figures)`, `steps` steps in one dispatch, state donated.
+
+        Figures come back with a leading axis of `steps`.
+        """
+        many = scanned(step, steps)
+        if self.mapped:
+            return jax.pmap(many, axis_name=AXIS, donate_argnums=0, devices=self._devices())
+        return backend.jit(many, donate_argnums=0)
+
+    def _devices(self) -> list[jax.Device] | None:
+        return list(self.local) if jax.process_count() == 1 else None
+
+    def put(self, tree: Any) -> Any:
+        """Host arrays onto the device, or a copy of them onto each device."""
+        if not self.mapped:
+            return jax.device_put(tree, self.local[0])
+        return jax.tree.map(self._replicate, tree)
+
+    def _replicate(self, leaf: Any) -> jax.Array:
+        mesh = jax.sharding.Mesh(np.array(self.local), (AXIS,))
+        spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            copies = self._replicate(np.asarray(jax.random.key_data(leaf)))
+            return jax.random.wrap_key_data(copies, impl=jax.random.key_impl(leaf))
+        # From a host copy: donating a replica made from a device array would delete the original.
+        leaf = np.asarray(leaf)
+        shape = (len(self.local), *leaf.shape)
+        return jax.make_array_from_callback(shape, spec, lambda _: leaf[None])
+
+    def get(self, tree: Any) -> Any:
+        """One copy of a tree that is equal on every device."""
+        if not self.mapped:
+            return tree
+        return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+
+
+def choose_devices(count: int = 0) -> Devices:
+    """The first `count` local devices, or all of them.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    local = jax.local_devices()
+    if count > len(local):
+        raise ValueError(
+            f"config.train.devices = {count}, but this process has {len(local)}"
+            f" {local[0].platform} device(s)"
+        )
+    local = tuple(local[: count or None])
+    return Devices(local, mapped=len(local) > 1 or jax.process_count() > 1)
+
+
+def scanned(step: Callable, steps: int) -> Callable:
+    """`steps` steps as one function, its figures stacked: `[steps]` each."""
+
+    def many(state: Any, data: Any) -> tuple[Any, Any]:
+        return lax.scan(lambda s, _: step(s, data), state, length=steps)
+
+    def one(state: Any, data: Any) -> tuple[Any, Any]:
+        # Not a scan of length 1: XLA's CPU backend runs convolutions inside a loop far slower.
+        state, figures = step(state, data)
+        return state, jax.tree.map(lambda x: x[None], figures)
+
+    return one if steps == 1 else many

@@ -1,0 +1,148 @@
+"""The train step: one pure function, the same under jit, scan and pmap.
+
+    draw pairs -> gather images -> warp -> tower -> head -> loss -> gradients -> update
+
+Devices, files and logging are outside. State is arrays only, and the randomness of step t is
+`fold_in(state.rng, t)`: a run that stops and resumes draws what it would have drawn.
+
+To add a loss: write it in `losses.py`. To add a pair scheme: `schemes.py`. Neither touches this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from siamjax.models import Siamese
+from siamjax.training.objective import Objective
+from siamjax.training.schemes import share
+from siamjax.training.state import TrainState
+from siamjax.types import PairDraw, SetDraw
+
+
+class Data(NamedTuple):
+    """What stays on the device for the whole run: `images` uint8 [n, h, w, c] and the table."""
+
+    images: Array
+    table: Any
+
+
+Sums = dict[str, Array]
+Step = Callable[[TrainState, Data], tuple[TrainState, Sums]]
+
+
+def make_train_step(
+    model: Siamese,
+    scheme: Callable[[Array, Any], PairDraw | SetDraw],
+    augment: Callable[..., Array],
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    axis: str | None = None,
+) -> Step:
+    """The step for one recipe.
+
+    Args:
+        model: tower and head.
+        scheme: `(key, table) -> draw` of the whole batch.
+        augment: `(keys [n], images [n, h, w, c], turns=[n] or None) -> images`.
+        objective: loss and penalties.
+        optimizer: of optax.
+        axis: name of the device axis the step is mapped over, or None on one device.
+
+    Returns:
+        `(state, data) -> (state, figures)`, figures being scalars of this step over all devices:
+        `loss` (with penalties), the loss by its own name, `pair_accuracy` of pairs or
+        `nearest_accuracy` of sets, `gradient_norm`. A step whose loss or gradient is not finite reports it and leaves the state as it was.
+    """
+
+    def train_step(state: TrainState, data: Data) -> tuple[TrainState, Sums]:
+        draw, images, key_dropout = prepare(state, data, scheme, augment, axis)
+        total_weight = _sum(draw.weight.sum(), axis)
+
+        def loss(params: Any) -> tuple[Array, tuple[Any, Sums]]:
+            output, batch_stats = forward(model, params, state.batch_stats, images, draw, key_dropout)
+            measured = objective.measure(output, draw)
+            mean_loss = (measured.loss * measured.weight).sum() / total_weight
+            accuracy = (measured.accuracy * measured.weight).sum() / total_weight
+            penalty = objective.penalty(params) / (lax.axis_size(axis) if axis else 1)
+            figures = {"loss": mean_loss + penalty, objective.name: mean_loss}
+            figures["pair_accuracy" if isinstance(draw, PairDraw) else "nearest_accuracy"] = accuracy
+            return mean_loss + penalty, (batch_stats, figures)
+
+        gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(state.params)
+        # Each device holds its share of one mean, so shares are added, not averaged.
+        gradients, figures = _sum((gradients, figures), axis)
+        figures["gradient_norm"] = optax.tree.norm(gradients)
+
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        new = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            rng=state.rng,
+        )
+        return _keep_if(jnp.isfinite(figures["loss"] + figures["gradient_norm"]), new, state), figures
+
+    return train_step
+
+
+def prepare(
+    state: TrainState, data: Data, scheme: Callable, augment: Callable, axis: str | None
+) -> tuple[PairDraw | SetDraw, Array, Array]:
+    """This device's share of the draw, its images in 0..1 `[n, h, w, c]`, and a dropout key."""
+    key_draw, key_warp, key_dropout = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
+    draw = scheme(key_draw, data.table)
+    if axis:
+        part = lax.axis_index(axis)
+        draw = share(draw, part, lax.axis_size(axis))
+        key_dropout = jax.random.fold_in(key_dropout, part)
+    # One key per image of the whole batch: the warps do not depend on the number of devices.
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key_warp, draw.image_slot)
+    images = data.images[draw.image_index].astype(jnp.float32) / 255
+    turns = draw.turns if isinstance(draw, SetDraw) else None
+    return draw, augment(keys, images, turns=turns), key_dropout
+
+
+def forward(
+    model: Siamese,
+    params: Any,
+    batch_stats: Any,
+    images: Array,
+    draw: PairDraw | SetDraw,
+    key_dropout: Array,
+) -> tuple[Any, Any]:
+    """The model's output for a draw in training mode, and the new batch statistics."""
+    output, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        method="pairs" if isinstance(draw, PairDraw) else "all_pairs",
+        mutable=["batch_stats"],
+        rngs={"dropout": key_dropout},
+    )
+    return output, updated.get("batch_stats", {})
+
+
+def _sum(tree: Any, axis: str | None) -> Any:
+    return lax.psum(tree, axis) if axis else tree
+
+
+def _keep_if(good: Array, new: TrainState, old: TrainState) -> TrainState:
+    """`new` where `good`, else `old`: fuses into the update, so it costs no pass over memory."""
+    return TrainState(
+        step=jnp.where(good, new.step, old.step),
+        params=_where(good, new.params, old.params),
+        batch_stats=_where(good, new.batch_stats, old.batch_stats),
+        opt_state=_where(good, new.opt_state, old.opt_state),
+        rng=old.rng,
+    )
+
+
+def _where(good: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

@@ -1,0 +1,33 @@
+"""Set before JAX starts: eight simulated devices, shape checks, a compilation cache."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["SIAMJAX_TYPECHECK"] = "1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "siamjax-test-compile-cache")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import sys
+
+import pytest
+
+for folder in ("", "training"):  # synthetic.py, and test_step.py for test_parallel.py
+    sys.path.insert(0, str(Path(__file__).parent / folder))
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with omniglot/ and mnist/; the test is skipped where there is none."""
+    for place in (os.environ.get("SIAMJAX_DATA"), ROOT / "data", ROOT.parent / "shared" / "data"):
+        if place and (Path(place) / "omniglot").is_dir():
+            return Path(place)
+    pytest.skip("no real data: set SIAMJAX_DATA to a folder with omniglot/ and mnist/")

@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from siamjax import distances
+
+A = jnp.array([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0]])
+B = jnp.array([[1.0, 0.0, 3.0], [3.0, 4.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (distances.l1, [2.0, 7.0]),
+        (distances.squared_l2, [4.0, 25.0]),
+        (distances.l2, [2.0, 5.0]),
+        # (1 + 0 + 9) / sqrt(14 * 10), 1 / sqrt(1 * 26)
+        (distances.cosine_similarity, [10 / 140**0.5, 1 / 26**0.5]),
+    ],
+)
+def test_row_wise_values_and_all_pairs_agree(function, expected):
+    np.testing.assert_allclose(function(A, B), expected, rtol=1e-6)
+    matrix = function(A[:, None], B[None, :])
+    assert matrix.shape == (2, 2)
+    np.testing.assert_allclose(np.diag(matrix), expected, rtol=1e-6)
+    np.testing.assert_allclose(matrix[0, 1], function(A[:1], B[1:])[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-7])
+def test_gradient_of_l2_is_zero_at_identical_rows_and_unit_elsewhere(epsilon):
+    gradient = jax.grad(lambda a: distances.l2(a, A, epsilon).sum())
+    np.testing.assert_array_equal(gradient(A), np.zeros_like(A))
+    away = jax.grad(lambda a: distances.l2(a, B, epsilon).sum())(A)
+    np.testing.assert_allclose(away, [[0, 1, 0], [-0.6, -0.8, 0]], atol=1e-6)
+
+
+def test_epsilon_is_a_floor_of_the_squared_distance():
+    assert float(distances.l2(A, A, 1e-4)[0]) == pytest.approx(1e-2)
+    assert float(distances.l2(A, B, 1e-4)[1]) == pytest.approx(5.0)
+
+
+def test_unit_keeps_zero_rows_with_zero_gradient():
+    rows = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(distances.unit(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    gradient = jax.grad(lambda r: distances.unit(r).sum())(rows)
+    assert bool(jnp.isfinite(gradient).all())
+    np.testing.assert_array_equal(gradient[1], [0, 0])

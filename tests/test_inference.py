@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from PIL import Image
+from shrunk import recipe_file, shrunk
+
+import siamjax
+from siamjax import recipe
+from siamjax.training.checkpoint import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    recipe.train(shrunk(recipe_file("omniglot_fast"), folder), folder, lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comparator(workdir):
+    return siamjax.load(workdir)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    arrays = np.random.default_rng(0).integers(0, 256, (5, 40, 30), np.uint8)
+    for i, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{i}.png")
+    return [folder / f"{i}.png" for i in range(5)], arrays
+
+
+def test_two_images_give_a_float_in_0_1_whatever_their_kind(comparator, pictures):
+    paths, arrays = pictures
+    by_path = comparator.similarity(paths[0], str(paths[1]))
+    assert isinstance(by_path, float)
+    assert 0 <= by_path <= 1
+    with Image.open(paths[0]) as image:
+        assert comparator.similarity(image, arrays[1]) == pytest.approx(by_path, abs=1e-6)
+
+
+def test_lists_give_arrays_and_one_image_meets_a_list(comparator, pictures):
+    paths, arrays = pictures
+    pairs = comparator.similarity(paths[:3], paths[2:])
+    single = [comparator.similarity(a, b) for a, b in zip(paths[:3], paths[2:], strict=True)]
+    np.testing.assert_allclose(pairs, single, atol=1e-6)
+    one_to_many = comparator.similarity(paths[0], list(arrays))
+    assert one_to_many.shape == (5,)
+    assert one_to_many[0] == pytest.approx(1, abs=1e-2)
+    assert one_to_many[0] == one_to_many.max()
+    np.testing.assert_allclose(comparator.similarity(paths, paths[1])[4], pairs_of(comparator, paths))
+
+
+def pairs_of(comparator, paths):
+    return comparator.similarity(paths[1], paths[4])
+
+
+def test_each_distinct_image_is_embedded_once(comparator, pictures, monkeypatch):
+    paths, _ = pictures
+    counted = []
+    original = comparator._encoder.embed
+    monkeypatch.setattr(
+        comparator._encoder, "embed", lambda x: (counted.append(len(x)), original(x))[1]
+    )
+    z = comparator.embed([paths[0], paths[1], paths[0], paths[0]])
+    assert counted == [2]
+    np.testing.assert_array_equal(z[0], z[2])
+    assert (z[0] != z[1]).any()
+
+
+def test_the_command_prints_what_python_returns(comparator, workdir, pictures, capsys):
+    from absl import flags
+
+    from experiments import predict
+
+    paths, _ = pictures
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["predict", f"--workdir={workdir}"])
+    predict.main(["predict", str(paths[0]), str(paths[1])])
+    expected = comparator.similarity(paths[0], paths[1])
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"similarity {expected:.4f}: ")
+    assert "trained on glyphs" in printed
+
+
+def test_what_cannot_be_compared_says_why(comparator, pictures, tmp_path):
+    paths, _ = pictures
+    with pytest.raises(ValueError, match="got 2 and 3 images"):
+        comparator.similarity(paths[:2], paths[:3])
+    with pytest.raises(ValueError, match="got 0 and 1 images"):
+        comparator.similarity([], paths[0])
+    (tmp_path / "no.png").write_text("not an image")
+    with pytest.raises(ValueError, match="no.png cannot be read as an image"):
+        comparator.similarity(paths[0], tmp_path / "no.png")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="is this the folder of a run"):
+        siamjax.load(tmp_path)
+
+
+def test_import_is_light():
+    import subprocess
+    import sys
+
+    code = "import sys, siamjax; print([m for m in ('jax', 'PIL', 'matplotlib') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,71 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from siamjax import losses
+from siamjax.training.objective import Objective, comparisons
+from siamjax.types import Logit, PairDraw, SetDraw
+
+PARAMS = {
+    "tower": {"conv1": {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([5.0])}},
+    "head": {"kernel": jnp.array([3.0])},
+}
+
+
+def pairs(same, weight):
+    index = jnp.arange(len(same))
+    return PairDraw(index, index, jnp.array(same), jnp.array(weight, jnp.float32), index)
+
+
+def group(label, slot, weight):
+    index = jnp.arange(len(label))
+    zero = jnp.zeros_like(index)
+    return SetDraw(
+        index, jnp.array(label), jnp.array(slot), zero, jnp.array(weight, jnp.float32), index
+    )
+
+
+def test_penalty_sums_squares_over_matching_paths_without_one_half():
+    objective = Objective("bce", losses.bce, l2=(("tower/.*/kernel", 0.1), ("head/kernel", 2.0)))
+    assert float(objective.penalty(PARAMS)) == pytest.approx(0.1 * (1 + 4) + 2.0 * 9)
+    objective.check(PARAMS)
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_the_paths_there_are():
+    objective = Objective("bce", losses.bce, l2=(("tower/conv9/kernel", 0.1),))
+    with pytest.raises(ValueError, match="matches no parameter.*\n  head/kernel\n  tower/conv1/bias"):
+        objective.check(PARAMS)
+
+
+def test_pairs_are_measured_one_by_one():
+    draw = pairs([True, False, True], [1, 1, 0])
+    measured = Objective("bce", losses.bce).measure(Logit(jnp.array([1.0, 2.0, -3.0])), draw)
+    np.testing.assert_allclose(measured.loss, [0.3132617, 2.126928, 3.0485873], rtol=1e-5)
+    assert measured.accuracy.tolist() == [1, 0, 0]
+    assert measured.weight.tolist() == [1, 1, 0]
+
+
+def test_comparisons_stay_within_a_group_and_leave_out_oneself_and_the_absent():
+    same, mask = comparisons(group([4, 4, 5, 4], [0, 0, 0, 1], [1, 1, 1, 1]))
+    assert mask.tolist() == [
+        [False, True, True, False],
+        [True, False, True, False],
+        [True, True, False, False],
+        [False, False, False, False],
+    ]
+    assert same[0].tolist() == [True, True, False, True]
+    _, mask = comparisons(group([4, 4, 5], [0, 0, 0], [1, 0, 1]))
+    assert int(mask.sum()) == 2
+
+
+def test_sets_average_a_pair_loss_over_each_row_and_score_the_nearest():
+    draw = group([0, 0, 1], [0, 0, 0], [1, 1, 1])
+    z = Logit(jnp.array([[9.0, 2.0, 1.0], [2.0, 9.0, 3.0], [1.0, 3.0, 9.0]]))
+    measured = Objective("bce", losses.bce).measure(z, draw)
+
+    def cost(x, same):
+        return np.log1p(np.exp(x)) - same * x
+
+    expected = [(cost(2, 1) + cost(1, 0)) / 2, (cost(2, 1) + cost(3, 0)) / 2]
+    np.testing.assert_allclose(measured.loss[:2], expected, rtol=1e-5)
+    assert measured.accuracy.tolist() == [1, 0, 0]
