@@ -37,6 +37,7 @@ def base() -> ConfigDict:
     d.split = "class"  # hold out whole classes (or groups) | "drawer": also other drawers (Koch)
     d.holdout = 0.2  # share of classes or groups held out where the source has no split of its own
     d.glyph_alphabets = (30, 10)  # source=glyphs: training and validation alphabets
+    d.glyph_seed = 0  # source=glyphs: of the drawing, so that runs over seeds share their data
 
     c.pairs = p = ConfigDict()
     p.scheme = "balanced"  # balanced | within-group (pairs of one group) | in-batch (all against all)
@@ -46,7 +47,7 @@ def base() -> ConfigDict:
 
     c.augment = a = ConfigDict()
     a.name = "none"  # none | affine | affine_elastic
-    a.probability = 0.5  # that each of the four affine components is applied
+    a.probability = 0.5  # that each of the seven affine components is applied (1 + 2 + 2 + 2)
     a.rotation = 10.0  # degrees, drawn from -rotation .. rotation
     a.shear = 0.3  # drawn from -shear .. shear, along x and along y
     a.scale = (0.8, 1.2)  # drawn for x and for y
@@ -164,6 +165,8 @@ def _structure_faults(config: ConfigDict) -> list[str]:
     low, high = config.augment.scale
     if not 0 < low <= high:
         faults.append(f"config.augment.scale must be (low, high), 0 < low <= high; got {(low, high)}")
+    if not 0 <= config.augment.shear < 1:
+        faults.append(f"config.augment.shear must lie in 0..1, 1 left out; got {config.augment.shear}")
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set when config.data.source is tfds")
     if config.pairs.scheme == "in-batch":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from siamjax import metrics
@@ -68,6 +69,6 @@ class Validation:
             "eer": metrics.equal_error_rate(score, self._same)[0],
         }
         if self._loss is not None:
-            figures["loss"] = float(np.mean(self._loss(output, self.draw.same)))
+            figures["loss"] = float(np.mean(self._loss(output, jnp.asarray(self._same))))
         return Validated(figures, trial, similarity)
 
