@@ -1,0 +1,1 @@
+"""The recipes: each file's `get_config()` gives a config for `experiments.main`."""

@@ -1,4 +1,4 @@
-"""Trains a recipe: `python -m experiments.main --config=configs/omniglot.py --workdir=runs/omniglot`.
+"""Trains a recipe: `python -m experiments.main --config=configs/omniglot.py --workdir=runs/mine`.
 
 Any key of the config can be overridden: `--config.batch_size=64`. Run again with the same
 --workdir, a stopped run goes on from its latest checkpoint.
@@ -14,21 +14,21 @@ from experiments import command
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe: a file of configs/.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if need be.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if need be.", required=True)
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
 
 
 def main(argv: list[str]) -> None:
     """Entry point."""
-    from siamjax import backend, recipe
+    from siamjax import backend, run
 
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
     if COMPILE_CACHE.value:
         backend.enable_compilation_cache()
-    recipe.train(CONFIG.value, WORKDIR.value)
+    run.train(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     command.run(main)

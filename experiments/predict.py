@@ -10,7 +10,7 @@ from absl import flags
 
 from experiments import command
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.", required=True)
 
 
 def main(argv: list[str]) -> None:
@@ -28,5 +28,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir"])
     command.run(main)

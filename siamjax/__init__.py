@@ -1,7 +1,9 @@
 """Siamese networks in JAX: are these two images the same thing?
 
-    import siamjax
-    siamjax.load("runs/omniglot").similarity("a.png", "b.png")
+Example:
+    >>> import siamjax
+    >>> siamjax.load("runs/omniglot").similarity("a.png", "b.png")  # doctest: +SKIP
+    0.97
 """
 
 from importlib import import_module

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
-from ml_collections import ConfigDict
 
+from siamjax.config import ConfigDict
 from siamjax.types import typed
 
 Images = Float[Array, "n h w c"]

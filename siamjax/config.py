@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+if TYPE_CHECKING:
+
+    class ConfigDict(Any):
+        """As Any: ml_collections types each attribute as a union of all that it may hold."""
+
+else:
+    from ml_collections import ConfigDict
 
 SCHEMA = 1  # raised when a saved config needs translating before it can be read
 
@@ -23,8 +30,21 @@ def base() -> ConfigDict:
     c.seed = 0  # the one seed: weights, pairs, warps, dropout, trials
     c.batch_size = 32  # pairs in a step, over all devices; the tower sees 2 x this many images
     c.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
+    c.data = _data()
+    c.pairs = _pairs()
+    c.augment = _augment()
+    c.model = _model()
+    c.objective = _objective()
+    c.optimizer = _optimizer()
+    c.train = _train()
+    c.eval = _eval()
+    c.checkpoint = _checkpoint()
+    return c
 
-    c.data = d = ConfigDict()
+
+def _data() -> ConfigDict:
+    """Where images come from, and how they become pixels."""
+    d = ConfigDict()
     d.source = "omniglot"  # omniglot | folder | tfds | glyphs
     d.dir = placeholder(str)  # where the files are; None: $SIAMJAX_DATA, else ./data
     d.fallback = placeholder(str)  # source to use when `source` cannot be had; None: an error
@@ -35,17 +55,31 @@ def base() -> ConfigDict:
     d.channels = 1  # 1 grey, 3 colour
     d.invert = False  # 255 - x: ink white on black, so zero padding is paper
     d.split = "class"  # hold out whole classes (or groups) | "drawer": also other drawers (Koch)
-    d.holdout = 0.2  # share of classes or groups held out where the source has no split of its own
+    # share of classes or groups held out where the source has no split of its own;
+    d.holdout = 0.2  # 0 with a test split and no validation: the test images validate
     d.glyph_alphabets = (30, 10)  # source=glyphs: training and validation alphabets
     d.glyph_seed = 0  # source=glyphs: of the drawing, so that runs over seeds share their data
+    return d
 
-    c.pairs = p = ConfigDict()
-    p.scheme = "balanced"  # balanced | within-group (pairs of one group) | in-batch (all against all)
+
+def _pairs() -> ConfigDict:
+    """Which pairs a step sees."""
+    p = ConfigDict()
+    # drawn anew at each step: balanced | within-group (negatives of one group) | triples (three
+    # images of a class and one of another) | in-batch (every image against all of its group);
+    # drawn once, shuffled each epoch: all-once | consecutive; from the source: explicit
+    p.scheme = "balanced"  # one of these
+    p.allow_self = False  # all-once: a positive may be an image with itself
+    p.use_all = True  # consecutive: all images of each class, not as many as the smallest has
     p.groups_per_batch = 2  # in-batch: groups (alphabets) drawn for a step
     p.images_per_class = 3  # in-batch: images of each class drawn
     p.turned_groups = 0.0  # in-batch: share of groups turned by 90, 180 or 270 degrees: new classes
+    return p
 
-    c.augment = a = ConfigDict()
+
+def _augment() -> ConfigDict:
+    """How images are warped in training."""
+    a = ConfigDict()
     a.name = "none"  # none | affine | affine_elastic
     a.probability = 0.5  # that each of the seven affine components is applied (1 + 2 + 2 + 2)
     a.rotation = 10.0  # degrees, drawn from -rotation .. rotation
@@ -53,20 +87,32 @@ def base() -> ConfigDict:
     a.scale = (0.8, 1.2)  # drawn for x and for y
     a.translation = 2.0  # pixels, drawn from -translation .. translation
     a.elastic = 0.0  # affine_elastic: standard deviation of the displacement field, pixels
+    return a
 
-    c.model = m = ConfigDict()
+
+def _model() -> ConfigDict:
+    """The tower and the head."""
+    m = ConfigDict()
     m.tower = "koch"  # a name in siamjax.models.TOWERS
     m.tower_options = ConfigDict()  # arguments of that tower beyond `init`
     m.head = "weighted_l1"  # a name in siamjax.models.HEADS
     m.head_options = ConfigDict()
     m.init = "he"  # the tower's own: koch has paper | seed | he
+    return m
 
-    c.objective = o = ConfigDict()
+
+def _objective() -> ConfigDict:
+    """What is minimised."""
+    o = ConfigDict()
     o.loss = "bce"  # a name in siamjax.losses.LOSSES
     o.margin = 1.0  # contrastive
     o.l2 = ()  # (("path regex", factor), ...): adds factor * sum(w ** 2) over matching parameters
+    return o
 
-    c.optimizer = z = ConfigDict()
+
+def _optimizer() -> ConfigDict:
+    """How it is minimised."""
+    z = ConfigDict()
     z.name = "adam"  # adam | adamw | sgd | rmsprop
     z.learning_rate = 1e-3  # at its highest, where a schedule changes it
     z.schedule = "constant"  # constant | cosine
@@ -76,27 +122,39 @@ def base() -> ConfigDict:
     z.decay = 0.9  # rmsprop: of the running mean of squares
     z.weight_decay = 0.0  # adamw: decoupled
     z.clip_norm = placeholder(float)  # clip the global norm of the gradient; None: never
+    return z
 
-    c.train = t = ConfigDict()
+
+def _train() -> ConfigDict:
+    """How long, and in what portions."""
+    t = ConfigDict()
     t.mode = "iterations"  # iterations: a fixed number of steps | epochs: max(1, n // batch) each
     t.steps = 1000  # mode=iterations
     t.epochs = 10  # mode=epochs
     t.log_every = 20  # steps between lines of metrics
     t.devices = 0  # of this process to train on; 0: all
     t.steps_per_dispatch = "auto"  # steps in one compiled call; auto: by backend and tower
+    return t
 
-    c.eval = e = ConfigDict()
+
+def _eval() -> ConfigDict:
+    """What validation measures."""
+    e = ConfigDict()
     e.every = 100  # steps between validations (mode=epochs: every epoch)
     e.way = 20  # classes in a one-shot trial
     e.shot = 1  # support images per class
-    e.trials = 320  # one-shot trials in a validation
+    e.trials = 320  # one-shot trials in a validation; 0: none
     e.pairs = 2000  # validation pairs in a validation
+    return e
 
-    c.checkpoint = k = ConfigDict()
+
+def _checkpoint() -> ConfigDict:
+    """What is kept."""
+    k = ConfigDict()
     k.every = 200  # steps between checkpoints of the latest state
     k.metric = "one_shot_accuracy"  # a validation figure that chooses the best checkpoint
     k.mode = "max"  # max: larger is better | min
-    return c
+    return k
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -110,7 +168,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "batch_size", "pairs.groups_per_batch", "pairs.images_per_class", "optimizer.learning_rate",
     "train.steps", "train.epochs", "train.log_every", "eval.every", "eval.way", "eval.shot",
-    "eval.trials", "eval.pairs", "checkpoint.every",
+    "eval.pairs", "checkpoint.every",
 )  # fmt: skip
 SHARES = ("data.holdout", "pairs.turned_groups", "augment.probability")
 
@@ -160,27 +218,36 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         faults.append(f"config.data.channels must be 1 (grey) or 3; got {config.data.channels!r}")
     if config.eval.way < 2:
         faults.append(f"config.eval.way must be at least 2; got {config.eval.way!r}")
-    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**31:
-        faults.append(f"config.seed must be an integer in 0..2**31-1; got {config.seed!r}")
+    for path in ("seed", "data.glyph_seed"):
+        seed = lookup(config, path)
+        if not isinstance(seed, int) or not 0 <= seed < 2**31:
+            faults.append(f"config.{path} must be an integer in 0..2**31-1; got {seed!r}")
     low, high = config.augment.scale
     if not 0 < low <= high:
-        faults.append(f"config.augment.scale must be (low, high), 0 < low <= high; got {(low, high)}")
+        faults.append(
+            f"config.augment.scale must be (low, high), 0 < low <= high; got {(low, high)!r}"
+        )
     if not 0 <= config.augment.shear < 1:
-        faults.append(f"config.augment.shear must lie in 0..1, 1 left out; got {config.augment.shear}")
+        faults.append(
+            f"config.augment.shear must lie in 0..1, 1 left out; got {config.augment.shear!r}"
+        )
     if config.data.source == "tfds" and not config.data.tfds_name:
-        faults.append("config.data.tfds_name must name the data set when config.data.source is tfds")
+        faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")
     if config.pairs.scheme == "in-batch":
         if config.pairs.images_per_class < 2:
             faults.append("config.pairs.images_per_class must be at least 2 for scheme in-batch")
         block = config.pairs.groups_per_batch * config.pairs.images_per_class
         if 2 * config.batch_size % block:
             faults.append(
-                f"config.pairs.scheme in-batch needs 2 * batch_size ({2 * config.batch_size} images)"
-                f" to be a multiple of groups_per_batch * images_per_class ({block})"
+                "config.pairs.scheme in-batch needs 2 * batch_size"
+                f" ({2 * config.batch_size} images) to be a multiple of groups_per_batch *"
+                f" images_per_class ({block})"
             )
     steps = config.train.steps_per_dispatch
     if steps != "auto" and not (str(steps).isdigit() and int(steps) > 0):
-        faults.append(f"config.train.steps_per_dispatch must be auto or a positive integer; got {steps!r}")
+        faults.append(
+            f"config.train.steps_per_dispatch must be auto or a positive integer; got {steps!r}"
+        )
     return faults
 
 
@@ -195,16 +262,16 @@ def from_json(saved: str | Mapping[str, Any]) -> ConfigDict:
     Raises:
         ValueError: if the text was written by a newer siamjax.
     """
-    saved = json.loads(saved) if isinstance(saved, str) else saved
-    if saved["schema"] > SCHEMA:
+    parsed: Mapping[str, Any] = json.loads(saved) if isinstance(saved, str) else saved
+    if parsed["schema"] > SCHEMA:
         raise ValueError(
-            f"this config has schema {saved['schema']}, written by a newer siamjax; this one reads"
+            f"this config has schema {parsed['schema']}, written by a newer siamjax; this one reads"
             f" up to {SCHEMA}: upgrade siamjax"
         )
     config = base()
     for section in ("tower_options", "head_options"):  # free-form: each tower has its own
-        config.model[section] = ConfigDict(saved["config"]["model"][section])
-    _fill(config, saved["config"])
+        config.model[section] = ConfigDict(parsed["config"]["model"][section])
+    _fill(config, parsed["config"])
     return config.lock()
 
 

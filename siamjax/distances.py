@@ -41,7 +41,8 @@ def l2(
     the gradient of two identical rows is exactly 0.
 
     Args:
-        left, right: `[..., d]`, broadcast against each other.
+        left: `[..., d]`.
+        right: `[..., d]`, broadcast against `left`.
         epsilon: floor of the squared distance. Keras' examples use 1e-7, which makes the distance
             of identical rows 3.2e-4; the default makes it 0.
 
@@ -59,6 +60,44 @@ def l2(
     away = squared > epsilon
     # Both branches of a where are differentiated: the inner one keeps the root off 0.
     return jnp.where(away, jnp.sqrt(jnp.where(away, squared, 1.0)), epsilon**0.5)
+
+
+@typed
+def lp(
+    left: Float[Array, "*#b d"],
+    right: Float[Array, "*#b d"],
+    p: int | float = 2,
+    epsilon: float = 0.0,
+) -> Float[Array, "*b"]:
+    """The Minkowski distance `max(sum |left - right|^p, epsilon)^(1/p)`.
+
+    It takes magnitudes before the power (signed differences would cancel for odd p), and its
+    gradient at two identical rows is exactly 0.
+
+    Args:
+        left: `[..., d]`.
+        right: `[..., d]`, broadcast against `left`.
+        p: at least 1; 1 is the city-block distance, 2 the Euclidean one.
+        epsilon: floor of the sum.
+
+    Returns:
+        `[...]`, at least `epsilon^(1/p)`.
+
+    Raises:
+        ValueError: if p is below 1, where the triangle inequality fails, or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(lp(jnp.array([2.0, -1.0]), jnp.zeros(2), p=3)), 4)  # (8 + 1)^(1/3)
+        2.0801
+    """
+    if not 1 <= p < float("inf"):
+        raise ValueError(f"the exponent p of a distance must be finite and at least 1; got {p!r}")
+    if p == 2:
+        return l2(left, right, epsilon)
+    total = (jnp.abs(left - right) ** p).sum(-1)
+    away = total > epsilon
+    return jnp.where(away, jnp.where(away, total, 1.0) ** (1 / p), epsilon ** (1 / p))
 
 
 @typed

@@ -54,8 +54,9 @@ class Comparator:
         """How alike two images are, in 0..1, 1 = alike.
 
         Args:
-            left, right: an image each, or lists of one length; one image against a list is
-                compared with each of it.
+            left: an image, or a list of images.
+            right: the same. Lists have one length; a single image is compared with each image
+                of a list.
 
         Returns:
             A float for two images, else `float32 [n]`.

@@ -4,7 +4,8 @@
 and this library write 1.)
 
 A pair loss takes `(output, same)` of one shape, any shape, and returns that shape. A set loss
-takes the `[n, n]` comparison of every image with every other and returns `[n]`.
+takes the `[n, n]` comparison of every image with every other and returns `[n]`; an image that has
+nothing to be compared with costs 0, and `anchors` tells which to leave out of the average.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from siamjax.types import Distance, Logit, PairOutput, typed
 def _logit(output: PairOutput, loss: str) -> Array:
     if not isinstance(output, Logit):
         raise ValueError(
-            f"{loss} needs a head that gives a logit (large = alike), but this head gives a distance"
-            " (small = alike): use loss contrastive, or a head such as weighted_l1 or cosine"
+            f"{loss} needs a head that gives a logit (large = alike), but this head gives a"
+            " distance (small = alike): use loss contrastive, or a head such as weighted_l1 or cosine"
         )
     return output.value.astype(jnp.float32)
 
@@ -30,8 +31,8 @@ def _logit(output: PairOutput, loss: str) -> Array:
 def _distance(output: PairOutput, loss: str) -> Array:
     if not isinstance(output, Distance):
         raise ValueError(
-            f"{loss} needs a head that gives a distance (small = alike), but this head gives a logit"
-            " (large = alike): use loss bce, or a head such as euclidean"
+            f"{loss} needs a head that gives a distance (small = alike), but this head gives a"
+            " logit (large = alike): use loss bce, or a head such as euclidean"
         )
     return output.value.astype(jnp.float32)
 
@@ -78,6 +79,157 @@ def contrastive(
 
 
 @typed
+def contrastive_half(
+    output: PairOutput, same: Bool[Array, "*b"], margin: float = 1.0
+) -> Float[Array, "*b"]:
+    """The contrastive loss as first published, with 1/2: half of `contrastive`.
+
+    The minimum is the same; a learning rate tuned for one is twice or half right for the other
+    (not for Adam and RMSprop, whose step does not depend on the loss's scale).
+
+    Raises:
+        ValueError: if the head gives a logit.
+
+    Example:
+        >>> from siamjax.types import Distance
+        >>> d = Distance(jnp.array([0.5, 0.5, 3.0]))
+        >>> contrastive_half(d, jnp.array([True, False, False]), margin=2.0).tolist()
+        [0.125, 1.125, 0.0]
+
+    References:
+        Hadsell, Chopra, LeCun 2006, "Dimensionality Reduction by Learning an Invariant Mapping",
+        equation 4, with the labels the other way round.
+    """
+    return 0.5 * contrastive(output, same, margin)
+
+
+@typed
+def contrastive_squared(
+    output: PairOutput, same: Bool[Array, "*b"], margin: float = 1.0
+) -> Float[Array, "*b"]:
+    """A linear hinge on squared distances D: `same * D + (1 - same) * max(margin - D, 0)`.
+
+    D = d^2, and the margin is in its units: pairs of two classes are pushed beyond
+    d = sqrt(margin), and D = margin / 2 is undecided. The push on them is `2 d`: it vanishes as the
+    two come together, where that of `contrastive` is largest.
+
+    Raises:
+        ValueError: if the head gives a logit.
+
+    Example:
+        >>> from siamjax.types import Distance
+        >>> d = Distance(jnp.array([0.5, 0.5, 3.0]))
+        >>> contrastive_squared(d, jnp.array([True, False, False]), margin=2.0).tolist()
+        [0.25, 1.75, 0.0]
+
+    References:
+        Musgrave, Belongie, Lim 2020, "PyTorch Metric Learning": its ContrastiveLoss over
+        LpDistance(power=2), which also divides by the number of non-zero terms only.
+    """
+    squared = jnp.square(_distance(output, "contrastive_squared"))
+    return jnp.where(same, squared, jnp.maximum(margin - squared, 0.0))
+
+
+@typed
+def anchors(same: Bool[Array, "n n"], mask: Bool[Array, "n n"]) -> Bool[Array, "n"]:
+    """Which images of a set have both a partner of their class and one of another.
+
+    The others cost 0 in a set loss and have no gradient; counted in an average, they would only
+    dilute it.
+
+    Args:
+        same: `[n, n]`, whether two images are of one class.
+        mask: `[n, n]`, which pairs take part; the diagonal must be False.
+    """
+    return (mask & same).any(-1) & (mask & ~same).any(-1)
+
+
+@typed
+def triplet(
+    output: PairOutput,
+    same: Bool[Array, "n n"],
+    mask: Bool[Array, "n n"],
+    margin: float = 1.0,
+    strategy: str = "hardest",
+) -> Float[Array, "n"]:
+    """The triplet loss `max(d(a, p) - d(a, n) + margin, 0)` of each image a as the anchor.
+
+    p is an image of its class, n one of another. Which of them:
+
+    - "hardest": the farthest p and the nearest n.
+    - "semi_hard": every p, each with the nearest n that is farther than p, or where there is none
+      the farthest n; the mean over p.
+    - "all": the mean over every p and n. Compares n^3 triplets: for a few hundred images.
+
+    Args:
+        output: `[n, n]` distances, row i those of image i to every image.
+        same: `[n, n]`, whether two images are of one class.
+        mask: `[n, n]`, which pairs take part; the diagonal must be False.
+        margin: how much farther than p an n has to be.
+        strategy: "hardest", "semi_hard" or "all".
+
+    Returns:
+        `[n]`, at least 0; 0 for an image without a p or without an n (see `anchors`). When all
+        distances collapse to 0 the loss stays at `margin`, and the gradient is 0.
+
+    Raises:
+        ValueError: if the head gives a logit, or for another strategy.
+
+    References:
+        Schroff, Kalenichenko, Philbin 2015, "FaceNet", equations 2 and 4 (there on squared
+        distances of unit vectors); Hermans, Beyer, Leibe 2017, "In Defense of the Triplet Loss for
+        Person Re-Identification", equations 5 and 6 (as means, not sums).
+    """
+    if strategy not in TRIPLET_STRATEGIES:
+        known = ", ".join(TRIPLET_STRATEGIES)
+        raise ValueError(f"triplet knows strategy {known}; got {strategy!r}")
+    d = _distance(output, "triplet")
+    positive, negative = mask & same, mask & ~same
+    loss = TRIPLET_STRATEGIES[strategy](d, positive, negative, margin)
+    return jnp.where(anchors(same, mask), loss, 0.0)
+
+
+def _hardest(d: Array, positive: Array, negative: Array, margin: float) -> Array:
+    nearest = _extreme(d, negative, largest=False)
+    return jnp.maximum(_extreme(d, positive, largest=True) - nearest + margin, 0.0)
+
+
+def _semi_hard(d: Array, positive: Array, negative: Array, margin: float) -> Array:
+    rising = jnp.sort(jnp.where(negative, d, jnp.inf), axis=-1)
+    # Of each row's negatives, in rising order, the first one beyond each of its positives.
+    after = jax.vmap(lambda row, at: jnp.searchsorted(row, at, side="right"))(rising, d)
+    chosen = jnp.take_along_axis(rising, jnp.minimum(after, d.shape[-1] - 1), axis=-1)
+    beyond = jnp.isfinite(chosen) & (after < d.shape[-1])
+    farthest = _extreme(d, negative, largest=True)[:, None]
+    chosen = jnp.where(beyond, jnp.where(beyond, chosen, 0.0), farthest)
+    return _mean(jnp.maximum(d - chosen + margin, 0.0), positive)
+
+
+def _all(d: Array, positive: Array, negative: Array, margin: float) -> Array:
+    hinge = jnp.maximum(d[:, :, None] - d[:, None, :] + margin, 0.0)
+    valid = (positive[:, :, None] & negative[:, None, :]).reshape(len(d), -1)
+    return _mean(hinge.reshape(len(d), -1), valid)
+
+
+TRIPLET_STRATEGIES: dict[str, Callable[..., Array]] = {
+    "hardest": _hardest,
+    "semi_hard": _semi_hard,
+    "all": _all,
+}
+
+
+def _extreme(values: Array, mask: Array, largest: bool) -> Array:
+    """The largest or smallest of each row over `mask`; 0 where there is none."""
+    filled = jnp.where(mask, values, -jnp.inf if largest else jnp.inf)
+    return jnp.where(mask.any(-1), filled.max(-1) if largest else filled.min(-1), 0.0)
+
+
+def _mean(values: Array, mask: Array) -> Array:
+    """The mean of each row over `mask`; 0 where there is none."""
+    return jnp.where(mask, values, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+
+
+@typed
 def nca(
     output: PairOutput, same: Bool[Array, "n n"], mask: Bool[Array, "n n"]
 ) -> Float[Array, "n"]:
@@ -114,6 +266,11 @@ def _log_sum_exp(score: Array, mask: Array) -> Array:
     return jnp.where(some, jax.nn.logsumexp(safe, axis=-1), 0.0)
 
 
-PAIR_LOSSES: dict[str, Callable] = {"bce": bce, "contrastive": contrastive}
-SET_LOSSES: dict[str, Callable] = {"nca": nca}
+PAIR_LOSSES: dict[str, Callable] = {
+    "bce": bce,
+    "contrastive": contrastive,
+    "contrastive_half": contrastive_half,
+    "contrastive_squared": contrastive_squared,
+}
+SET_LOSSES: dict[str, Callable] = {"nca": nca, "triplet": triplet}
 LOSSES: dict[str, Callable] = {**PAIR_LOSSES, **SET_LOSSES}

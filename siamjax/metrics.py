@@ -57,9 +57,7 @@ def one_shot_scores(
     return best[np.arange(trials), answer] / tied, tied > 1
 
 
-def wilson_interval(
-    successes: float, trials: int, level: float = 0.95
-) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a proportion.
 
     Unlike p ± z·sqrt(p(1-p)/n) it stays within [0, 1] and is honest at 0 % and 100 %.

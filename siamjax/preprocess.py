@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from ml_collections import ConfigDict
+
+from siamjax.config import ConfigDict
 
 if TYPE_CHECKING:
     from PIL import Image

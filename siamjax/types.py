@@ -1,4 +1,4 @@
-"""The values that pass between the rooms of siamjax, and `typed`, which checks their shapes in tests.
+"""The values that pass between the parts of siamjax, and `typed`, which checks shapes in tests.
 
 Letters for shapes, everywhere: `n` images, `b` pairs, `h w c` rows, columns and channels,
 `d` embedding size, `t` trials, `k` support images per class.
@@ -7,9 +7,9 @@ Letters for shapes, everywhere: `n` images, `b` pairs, `h w c` rows, columns and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def typed(function: F) -> F:
         return function
     from beartype import beartype
 
-    return jaxtyped(function, typechecker=beartype)
+    return cast(F, jaxtyped(function, typechecker=beartype))
 
 
 # ------------------------------------------------------------------------------ images on the host
@@ -86,6 +86,19 @@ class LabelledImages:
         )
 
 
+class PairTable(NamedTuple):
+    """`p` fixed pairs as indices into a `LabelledImages`.
+
+    Attributes:
+        left, right: `int32 [p]`.
+        same: `bool [p]`, True where both show one class.
+    """
+
+    left: Int32[np.ndarray, "p"]
+    right: Int32[np.ndarray, "p"]
+    same: Bool[np.ndarray, "p"]
+
+
 @dataclass(frozen=True)
 class DataSplits:
     """What a source hands to the trainer.
@@ -98,6 +111,8 @@ class DataSplits:
         summary: one line of what was found ("30 alphabets, 964 classes, 19,280 images, ...").
         notes: sentences the user must see: what was held out, skipped, or replaced.
         fingerprint: a digest of the source files and the preprocessing.
+        pairs: fixed pairs of a split ("train", "validation", "test"), where the source states
+            pairs rather than classes.
     """
 
     train: LabelledImages
@@ -107,6 +122,7 @@ class DataSplits:
     summary: str
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    pairs: Mapping[str, PairTable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

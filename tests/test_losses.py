@@ -54,9 +54,8 @@ def nca_by_loops(score, same, mask):
         partners = [j for j in range(len(score)) if mask[i, j] and same[i, j]]
         others = [j for j in range(len(score)) if mask[i, j]]
         if partners:
-            result[i] = -np.log(
-                sum(np.exp(score[i, j]) for j in partners) / sum(np.exp(score[i, j]) for j in others)
-            )
+            alike = sum(np.exp(score[i, j]) for j in partners)
+            result[i] = -np.log(alike / sum(np.exp(score[i, j]) for j in others))
     return result
 
 

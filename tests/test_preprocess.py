@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 from PIL import Image
 
+from siamjax.config import ConfigDict
 from siamjax.preprocess import Preprocess, preprocess_of
 
 RAMP = np.array([[0, 50, 100], [150, 200, 250]], np.uint8)

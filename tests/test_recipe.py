@@ -1,16 +1,7 @@
-import json
-import os
-import signal
-
-import jax
-import numpy as np
 import pytest
-from shrunk import CONFIGS, recipe_file, shrunk
+from shrunk import recipe_file, shrunk
 
-from siamjax import recipe
-from siamjax.training.checkpoint import LATEST, CheckpointStore
-from siamjax.training.loop import TrainingDivergedError, steps_per_dispatch
-from siamjax.training.writer import MetricsLog
+from siamjax import recipe, run
 
 
 @pytest.fixture
@@ -20,129 +11,12 @@ def fast(tmp_path_factory):
     return config
 
 
-def latest(workdir):
-    with CheckpointStore(workdir, read_only=True) as store:
-        about = store.about(LATEST)
-        config = recipe.configuration.from_json(about["config"])
-        model = recipe.build_model(config)
-        size = (*config.data.size, config.data.channels)
-        optimizer = recipe.create_optimizer(config.optimizer, config.train.steps)
-        return store.restore_state(recipe.create_state(model, optimizer, size, 0))
-
-
-def assert_same_state(a, b):
-    keys = [jax.random.key_data(s.rng) for s in (a, b)]
-    np.testing.assert_array_equal(*keys)
-    for x, y in zip(
-        jax.tree.leaves((a.step, a.params, a.batch_stats, a.opt_state)),
-        jax.tree.leaves((b.step, b.params, b.batch_stats, b.opt_state)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(x, y)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_recipe_runs_and_leaves_its_outputs(path, tmp_path, tmp_path_factory):
-    config = shrunk(path, tmp_path_factory.getbasetemp())
-    said = []
-    assert recipe.train(config, tmp_path, said.append)
-    assert any("glyphs" in line for line in said)
-    names = {p.name for p in tmp_path.iterdir()}
-    assert names >= {"config.json", "metrics.jsonl", "train_curves.txt", "curves.png", "pairs.png"}
-    with MetricsLog(tmp_path) as log:
-        rows = log.rows()
-    trained = [row for row in rows if row["split"] == "train"]
-    assert [row["step"] for row in trained] == [2, 4]
-    assert all(np.isfinite(row["loss"]) for row in trained)
-    validated = [row for row in rows if row["split"] == "validation"]
-    assert validated
-    assert all(row["protocol"].startswith("within-alphabet 5-way") for row in validated)
-    first, second = (tmp_path / "train_curves.txt").read_text().split("\n[valid_accs]\n")
-    losses = first.removeprefix("[train_loss]\n").rstrip(",").split(",")
-    assert len(losses) == 4
-    assert float(losses[3]) == pytest.approx(trained[1]["losses"][1], abs=1e-4)
-    assert len(second.rstrip(",").split(",")) == len(validated)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["config"]["batch_size"] == 12
-
-
-def test_four_steps_equal_two_a_restart_and_two(fast, tmp_path):
-    recipe.train(fast, tmp_path / "whole", lambda _: None)
-    with fast.copy_and_resolve_references().unlocked() as half:
-        half.train.steps = 2
-    recipe.train(half, tmp_path / "parts", lambda _: None)
-    assert int(latest(tmp_path / "parts").step) == 2
-    said = []
-    recipe.train(fast, tmp_path / "parts", said.append)
-    assert any("resuming at step 2 of 4" in line for line in said)
-    assert_same_state(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
-
-    def figures(name):
-        with MetricsLog(tmp_path / name) as log:
-            hidden = ("time", "pairs_per_second")
-            return [{k: v for k, v in r.items() if k not in hidden} for r in log.rows()]
-
-    assert figures("whole") == figures("parts")
-
-
-def test_sigterm_saves_and_the_same_command_goes_on(fast, tmp_path, monkeypatch):
-    recipe.train(fast, tmp_path / "whole", lambda _: None)
-    original = recipe.write_outputs
-
-    def interrupt(run, log, validated=None):
-        if validated is not None and validated.figures and log.rows()[-1]["step"] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(run, log, validated)
-
-    monkeypatch.setattr(recipe, "write_outputs", interrupt)
-    said = []
-    assert not recipe.train(fast, tmp_path / "parts", said.append)
-    assert said[-1] == "stopped at step 2, saved; the same command goes on from there"
-    monkeypatch.setattr(recipe, "write_outputs", original)
-    assert recipe.train(fast, tmp_path / "parts", said.append)
-    assert_same_state(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
-
-
-def test_another_config_in_the_same_folder_is_refused_with_what_differs(fast, tmp_path):
-    recipe.train(fast, tmp_path, lambda _: None)
-    with fast.copy_and_resolve_references().unlocked() as other:
-        other.optimizer.learning_rate = 0.5
-        other.eval.every = 4  # may change
-    with pytest.raises(ValueError, match="config.optimizer.learning_rate: 0.003 then, 0.5 now") as e:
-        recipe.train(other, tmp_path, lambda _: None)
-    assert "eval.every" not in str(e.value)
-    assert "Give another --workdir" in str(e.value)
-
-
-def test_the_length_of_a_cosine_schedule_may_not_change(fast, tmp_path):
-    with fast.unlocked():
-        fast.optimizer.schedule = "cosine"
-    recipe.train(fast, tmp_path, lambda _: None)
-    with fast.unlocked():
-        fast.train.steps = 8
-    with pytest.raises(ValueError, match="config.train.steps: 4 then, 8 now"):
-        recipe.train(fast, tmp_path, lambda _: None)
-
-
-def test_nan_stops_with_the_step_and_the_module(fast, tmp_path, monkeypatch):
-    def poisoned(model, optimizer, shape, seed, create=recipe.create_state):
-        state = create(model, optimizer, shape, seed)
-        params = state.params
-        params["tower"]["block2"]["conv1"]["kernel"] *= 1e30  # overflows in block2's norm1
-        return state
-
-    monkeypatch.setattr(recipe, "create_state", poisoned)
-    with pytest.raises(TrainingDivergedError, match="step 1: the output of tower/block2/norm1") as e:
-        recipe.train(fast, tmp_path, lambda _: None)
-    assert "learning_rate" in str(e.value)
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"model.tower": "kohc"}, "config.model.tower must be one of .*koch.*got 'kohc'"),
         ({"pairs.scheme": "balanced"}, "nca compares every image of a batch with the others"),
-        ({"model.tower_options.depth": 3}, "the tower small_resnet has no such option; it has width"),
+        ({"model.tower_options.depth": 3}, "small_resnet has no such option; it has width"),
         ({"model.head_options.init": "he"}, "the head cosine has no such option; it has scale"),
     ],
 )
@@ -162,7 +36,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(fast, tmp_path
     with fast.unlocked():
         fast.train.devices = 8
     with pytest.raises(ValueError, match=r"batch_size \(12\) must be a multiple of the 8 devices"):
-        recipe.train(fast, tmp_path, lambda _: None)
+        run.train(fast, tmp_path, lambda _: None)
 
 
 def test_euclidean_midpoint_is_half_the_margin(fast):
@@ -170,10 +44,3 @@ def test_euclidean_midpoint_is_half_the_margin(fast):
         fast.model.head = "euclidean"
         fast.objective.margin = 3.0
     assert recipe.build_model(fast).head.midpoint == 1.5
-
-
-@pytest.mark.parametrize(
-    ("wanted", "scans_well", "expected"), [("auto", True, 10), ("auto", False, 1), ("3", False, 3)]
-)
-def test_steps_per_dispatch(wanted, scans_well, expected):
-    assert steps_per_dispatch(wanted, scans_well, (20, 50, 30)) == expected

@@ -12,10 +12,13 @@ LAYERS = {
     "models": 2, "data": 2,
     "training": 3, "evaluation": 3,
     "recipe": 4,
+    "run": 5,
+    "benchmark": 5,
     "inference": 5,
 }  # fmt: skip
 FILES = sorted((ROOT / "siamjax").rglob("*.py"))
-EVERYTHING = FILES + sorted((ROOT / "experiments").glob("*.py")) + sorted((ROOT / "configs").glob("*.py"))
+COMMANDS, RECIPES = (sorted((ROOT / folder).glob("*.py")) for folder in ("experiments", "configs"))
+EVERYTHING = [*FILES, *COMMANDS, *RECIPES]
 
 
 def room(path: Path) -> str:

@@ -7,9 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 
-from ml_collections import ConfigDict
-
-from siamjax.config import lookup
+from siamjax.config import ConfigDict, lookup
 from siamjax.data.splits import DataNotFound
 from siamjax.preprocess import preprocess_of
 from siamjax.types import DataSplits

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from siamjax.config import lookup
+from siamjax.config import ConfigDict, lookup
 from siamjax.preprocess import Preprocess
 from siamjax.types import LabelledImages
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from siamjax.config import ConfigDict
 from siamjax.data.cache import (
     SPLITS,
     Collected,

@@ -19,9 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from siamjax.config import lookup
+from siamjax.config import ConfigDict, lookup
 from siamjax.data.cache import (
     Collected,
     Decoded,

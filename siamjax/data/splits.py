@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from siamjax.config import lookup
+from siamjax.config import ConfigDict, lookup
 from siamjax.types import LabelledImages
 
 

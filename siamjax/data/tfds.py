@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from siamjax.config import lookup
+from siamjax.config import ConfigDict, lookup
 from siamjax.data.cache import Collected, Entry, Write, cache_directory, cache_key, cached
 from siamjax.data.decode import PixelFacts
 from siamjax.data.files import DirectoryFiles, natural

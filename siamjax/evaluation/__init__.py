@@ -1,0 +1,1 @@
+"""How good a model is: one-shot trials, pairs, and their pictures."""

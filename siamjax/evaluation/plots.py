@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from siamjax.losses import LOSSES
 from siamjax.types import typed
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ INK, FAINT = "#333333", "#8A8A8A"
 DPI = 100
 LN2 = math.log(2)
 
-# What the loss fits, without penalties, by the names a row of metrics may give it.
-DATA_FITS = ("bce", "contrastive", "triplet", "data_loss")
+# A row of metrics has the data fit, the loss without penalties, under the name of the loss.
+DATA_FITS = tuple(LOSSES)
 PAIR_LINES = (
     ("auc", "pairs, AUC", PURPLE),
     ("best_accuracy", "pairs, accuracy at the best threshold", GREEN),
@@ -74,6 +75,8 @@ def curves(
     _loss_panel(above, train, validation, loss)
     _validation_panel(below, validation, protocol)
     below.set_xlabel("training step")
+    below.locator_params(axis="x", integer=True)
+    below.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     _save(figure, path)
 
 
@@ -111,7 +114,7 @@ def keras_plot(rows: Rows, path: str | os.PathLike[str]) -> None:
                 )  # fmt: skip
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss / accuracy")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylim(bottom=0)
     _legend(axes)
     _save(figure, path)
@@ -170,10 +173,10 @@ def pair_grid(
         axes.set_axis_off()
         axes.set_xlim(0, columns * wide)
         axes.set_ylim(lines * tall, 0)
-        axes.set_aspect("equal", anchor="N")
         for place, (pair, good) in enumerate(zip(block, right_calls, strict=True)):
             x, y = place % columns * wide + 0.15, place // columns * tall + 0.1
             _draw_pair(axes, x, y, left[pair], right[pair], float(similarity[pair]), bool(good))
+        axes.set_aspect("equal", anchor="N")  # after the images, each of which sets its own
     _histogram(panels[2], same, similarity, threshold)
     _save(figure, path)
 
@@ -190,11 +193,10 @@ def _draw_pair(
         extent = (start, start + width, y + 1, y)
         axes.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=255, aspect="auto")
     colour = GREEN if good else RED
+    line = 1.6 if good else 3.4
     axes.add_patch(
-        Rectangle(
-            (x, y), 2 * width + 0.03, 1, fill=False, edgecolor=colour, linewidth=1.6 if good else 3.4
-        )
-    )  # fmt: skip
+        Rectangle((x, y), 2 * width + 0.03, 1, fill=False, edgecolor=colour, linewidth=line)
+    )
     axes.plot([x + width + 0.015] * 2, [y, y + 1], color=colour, linewidth=0.8)
     axes.text(
         x + width, y + 1.06, f"{'✓' if good else '✗'} {value:.2f}", color=colour, fontsize=10,
@@ -203,19 +205,20 @@ def _draw_pair(
 
 
 def _histogram(axes: Axes, same: np.ndarray, similarity: np.ndarray, threshold: float) -> None:
-    bins = np.linspace(0, 1, 41)
+    bins: list[float] = np.linspace(0, 1, 21 if len(same) < 200 else 51).tolist()
     for keep, name, colour in ((same, "same class", BLUE), (~same, "different classes", ORANGE)):
         if keep.any():
             axes.hist(
                 similarity[keep], bins, histtype="stepfilled", alpha=0.45, color=colour,
                 edgecolor=colour, linewidth=1.4, label=name,
             )  # fmt: skip
-    axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    label = f"threshold {threshold:g}"
+    axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label=label)
     axes.set_xlim(0, 1)
     axes.set_xlabel("similarity")
     axes.set_ylabel("pairs")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    _legend(axes)
+    axes.locator_params(axis="y", integer=True)
+    _legend(axes, columns=3)
 
 
 def _loss_panel(axes: Axes, train: Rows, validation: Rows, loss: str | None) -> None:
@@ -224,17 +227,19 @@ def _loss_panel(axes: Axes, train: Rows, validation: Rows, loss: str | None) -> 
     if values.size:
         axes.plot(steps, values, color=SKY, linewidth=0.8, alpha=0.6)
         axes.plot(steps, _smooth(values), color=BLUE, linewidth=2.2, label="training loss")
-        drawn.append(values)
+        drawn.append(_smooth(values))
+    penalised = False
     for name in DATA_FITS:
         steps, fit = _line(train, name)
         if fit.size and not np.array_equal(fit, values):
-            axes.plot(
-                steps, _smooth(fit), color=ORANGE, linewidth=2.2, label=f"of which {name}, the data fit"
-            )  # fmt: skip
-            drawn.append(fit)
+            label = f"of which {name}, the data fit"
+            axes.plot(steps, _smooth(fit), color=ORANGE, linewidth=2.2, label=label)
+            drawn.append(_smooth(fit))
+            penalised = True
     steps, held_out = _line(validation, "loss")
     if held_out.size:
-        axes.plot(steps, held_out, color=RED, marker="o", markersize=3.5, label="validation loss")
+        label = "validation loss" + (", data fit only" if penalised else "")
+        axes.plot(steps, held_out, color=RED, marker="o", markersize=3.5, label=label)
         drawn.append(held_out)
     if loss == "bce" or (loss is None and _line(train, "bce")[0].size):
         axes.axhline(
@@ -242,14 +247,25 @@ def _loss_panel(axes: Axes, train: Rows, validation: Rows, loss: str | None) -> 
         )  # fmt: skip
         drawn.append(np.array([LN2]))
     axes.set_ylabel("loss")
-    every = np.concatenate(drawn) if drawn else np.ones(1)
-    if every.min() > 0 and every.max() / every.min() > 30:  # a penalty or a blow-up dwarfs the rest
-        axes.set_yscale("log")
-        axes.set_ylabel("loss (log scale)")
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+    values = np.concatenate(drawn) if drawn else np.ones(1)
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest > 0 and highest / lowest > 30:  # a penalty or a blow-up dwarfs the rest
+        _log_scale(axes, lowest, highest)
     else:
-        axes.set_ylim(bottom=min(0, every.min()))
+        axes.set_ylim(bottom=min(0.0, lowest))
     _legend(axes)
+
+
+def _log_scale(axes: Axes, lowest: float, highest: float) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.set_ylim(lowest / 1.6, highest * 1.3)
+    axes.set_ylabel("loss (log scale)")
+    decades = math.log10(highest / lowest)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
 
 
 def _validation_panel(axes: Axes, validation: Rows, protocol: str | None) -> None:
@@ -285,12 +301,12 @@ def _line(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The mean over about a twentieth of the curve around each point; shorter at its ends."""
+    """The mean over about a twentieth of the curve around each point, as far as there is one."""
     half = len(values) // 40
     total = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(at, len(values) - 1 - at))
-    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
+    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    return (total[last] - total[first]) / (last - first)
 
 
 def _figure(
@@ -305,8 +321,10 @@ def _figure(
     """A figure in inches with its axes: `rows` below each other, or two above one (`mosaic`)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    engine = ConstrainedLayoutEngine(wspace=0.06 if mosaic else None)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=engine)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, color=INK)
     if mosaic:
@@ -323,12 +341,12 @@ def _figure(
     return figure, panels
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, columns: int = 2) -> None:
     """A legend above the panel, where it can cover nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False,
+            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
             fontsize=10, borderaxespad=0.2, labelcolor=INK, handlelength=1.8,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -12,14 +13,14 @@ import numpy as np
 from siamjax import metrics
 from siamjax.evaluation import one_shot
 from siamjax.evaluation.encoder import Encoder
-from siamjax.types import Episodes, LabelledImages, PairDraw, PairOutput
+from siamjax.types import Episodes, LabelledImages, PairOutput, PairTable
 
 
 class Validated(NamedTuple):
-    """Figures for the metrics file, the one-shot result, and the pairs behind them."""
+    """Figures for the metrics file, the one-shot result, and the similarity of each pair."""
 
-    figures: dict[str, float]
-    one_shot: one_shot.OneShotResult
+    figures: dict[str, float | str]
+    one_shot: one_shot.OneShotResult | None
     similarity: np.ndarray
 
 
@@ -28,29 +29,28 @@ class Validation:
 
     Args:
         images: the validation images; only those that trials or pairs name are ever embedded.
-        episodes: one-shot trials.
-        draw: validation pairs.
+        episodes: one-shot trials, or None for data without classes to draw them from.
+        pairs: validation pairs.
         loss: `(output, same) -> [b]`, or None for a loss that is not one of pairs.
     """
 
     def __init__(
         self,
         images: LabelledImages,
-        episodes: Episodes,
-        draw: PairDraw,
+        episodes: Episodes | None,
+        pairs: PairTable,
         loss: Callable[[PairOutput, jax.Array], jax.Array] | None,
     ):
-        self.images, self.draw, self._loss = images, draw, loss
-        named = [episodes.query, episodes.support, draw.left, draw.right]
+        self.images, self.pairs, self._loss = images, pairs, loss
+        named = [pairs.left, pairs.right]
+        if episodes is not None:
+            named += [episodes.query, episodes.support]
         self._used = np.unique(np.concatenate([np.ravel(a) for a in named]))
-        self._episodes = Episodes(
-            query=self._place(episodes.query),
-            support=self._place(episodes.support),
-            answer=episodes.answer,
-            protocol=episodes.protocol,
-        )
-        self._left, self._right = self._place(draw.left), self._place(draw.right)
-        self._same = np.asarray(draw.same)
+        self._episodes = None
+        if episodes is not None:
+            query, support = self._place(episodes.query), self._place(episodes.support)
+            self._episodes = replace(episodes, query=query, support=support)
+        self._left, self._right = self._place(pairs.left), self._place(pairs.right)
 
     def _place(self, index: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._used, np.asarray(index)).astype(np.int32)
@@ -58,17 +58,19 @@ class Validation:
     def __call__(self, encoder: Encoder) -> Validated:
         """Embeds each image once and measures."""
         z = encoder.embed(self.images.images[self._used])
-        trial = one_shot.evaluate(z, encoder.score, self._episodes)
         output = encoder.compare(z[self._left], z[self._right])
-        similarity = np.asarray(output.similarity)
         score = encoder.score(z[self._left], z[self._right])
-        figures = trial.figures | {
-            "pair_accuracy": float(np.mean(np.asarray(output.same) == self._same)),
-            "best_accuracy": metrics.best_accuracy(score, self._same)[0],
-            "auc": metrics.roc_auc(score, self._same),
-            "eer": metrics.equal_error_rate(score, self._same)[0],
+        same = self.pairs.same
+        figures: dict[str, float | str] = {
+            "pair_accuracy": float(np.mean(np.asarray(output.same) == same)),
+            "best_accuracy": metrics.best_accuracy(score, same)[0],
+            "auc": metrics.roc_auc(score, same),
+            "eer": metrics.equal_error_rate(score, same)[0],
         }
         if self._loss is not None:
-            figures["loss"] = float(np.mean(self._loss(output, jnp.asarray(self._same))))
-        return Validated(figures, trial, similarity)
-
+            figures["loss"] = float(np.mean(self._loss(output, jnp.asarray(same))))
+        trial = None
+        if self._episodes is not None:
+            trial = one_shot.evaluate(z, encoder.score, self._episodes)
+            figures |= trial.figures
+        return Validated(figures, trial, np.asarray(output.similarity))

@@ -44,9 +44,7 @@ class CheckpointStore:
 
     def _manager(self, kind: str) -> ocp.CheckpointManager:
         if kind not in self._managers:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=1, create=not self._read_only
-            )
+            options = ocp.CheckpointManagerOptions(max_to_keep=1, create=not self._read_only)
             self._managers[kind] = ocp.CheckpointManager(
                 self.root / kind, options=options, item_names=("weights", "train", "about")
             )
@@ -144,5 +142,3 @@ def _restore_args(template: Any) -> ocp.args.StandardRestore:
 def _not_orbax(record: logging.LogRecord) -> bool:
     """Orbax reports each save in a dozen lines of INFO."""
     return record.levelno > logging.INFO or "orbax" not in record.pathname
-
-

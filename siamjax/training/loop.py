@@ -11,8 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.feed import Feed
 from siamjax.training.parallel import Devices
 from siamjax.training.state import TrainState
 from siamjax.training.step import Data, Step
@@ -39,41 +39,38 @@ class Plan:
     Attributes:
         total: the step training ends at.
         log, evaluate, checkpoint: steps between lines of metrics, validations, checkpoints.
-        dispatch: steps in one compiled call.
         epoch: steps in an epoch.
+        dispatch: steps in one compiled call, at most.
+        shuffles: whether the data change at the start of an epoch.
     """
 
     total: int
     log: int
     evaluate: int
     checkpoint: int
-    dispatch: int
     epoch: int
+    dispatch: int = 1
+    shuffles: bool = False
 
     def size(self, step: int) -> int:
-        """Steps of the next dispatch: whole ones while no event falls inside, else one."""
-        ends = [self.total, *(next_multiple(step, n) for n in self._periods())]
-        fits = step % self.dispatch == 0 and step + self.dispatch <= min(ends)
-        return self.dispatch if fits else 1
+        """Steps of the dispatch after `step`: whole ones up to the next event, then single ones.
 
-    def _periods(self) -> tuple[int, int, int]:
-        return self.log, self.evaluate, self.checkpoint
+        It depends on `step` alone, so a resumed run dispatches what an undisturbed one does.
+        """
+        periods = [self.log, self.evaluate, self.checkpoint] + [self.epoch] * self.shuffles
+        free = min(self.total, *((step // n + 1) * n for n in periods)) - step
+        return self.dispatch if free >= self.dispatch else 1
 
     def due(self, step: int, period: int) -> bool:
         """Whether something that happens every `period` steps, and at the end, happens now."""
         return step % period == 0 or step == self.total
 
 
-def next_multiple(step: int, period: int) -> int:
-    """The first multiple of `period` after `step`."""
-    return (step // period + 1) * period
-
-
-def steps_per_dispatch(wanted: int | str, scans_well: bool, periods: tuple[int, ...]) -> int:
-    """`wanted`, or for "auto" the most that divides all periods where scanning pays, else one."""
+def steps_per_dispatch(wanted: int | str, scans_well: bool, *periods: int) -> int:
+    """`wanted`; for "auto" as many as fit between events, where scanning pays, else one."""
     if wanted != "auto":
         return int(wanted)
-    return min(math.gcd(*periods), 100) if scans_well else 1
+    return min(*periods, 100) if scans_well else 1
 
 
 @dataclass
@@ -81,12 +78,11 @@ class Run:
     """Everything a training run is made of.
 
     Attributes:
-        workdir: its folder.
         title: data set and recipe, as they appear on plots.
         plan: when things happen.
         step: the pure train step.
         devices: where it runs.
-        data: images and table, on the host.
+        feed: images and tables, on the host.
         state: to start from, one copy.
         encoder: the model in inference mode; its weights are set for each validation.
         validation: what to watch.
@@ -99,12 +95,11 @@ class Run:
         say: prints a line.
     """
 
-    workdir: Path
     title: str
     plan: Plan
     step: Step
     devices: Devices
-    data: Data
+    feed: Feed
     state: TrainState
     encoder: Encoder
     validation: Validation
@@ -116,7 +111,6 @@ class Run:
     best: float | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
     say: Callable[[str], None] = print
-    _losses: list[float] = field(default_factory=list)
 
 
 def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
@@ -131,7 +125,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     """
     plan, devices = run.plan, run.devices
     at = int(run.state.step)
-    state, data = devices.put(run.state), devices.put(run.data)
+    state, data = devices.put(run.state), run.feed.start(devices, at)
     programs: dict[int, Callable] = {}
     window = _Window(run)
     with Interruption() as interruption, Progress(plan.total, at) as progress:
@@ -141,6 +135,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
                 programs[size] = devices.compile(run.step, size)
             state, figures = programs[size](state, data)
             at += size
+            data = run.feed.turn(data, devices, at)
             window.add(figures, size)
             progress.update(at, **window.so_far())
             if plan.due(at, plan.log) or interruption.requested:
@@ -212,8 +207,9 @@ def _log(run: Run, window: _Window, state: Any, log: MetricsLog, at: int) -> Non
     if not finite.all():
         # The step leaves the state as it was when its loss is not finite, so it can be repeated.
         bad = run.devices.get(state)
+        where = run.explain(bad, run.feed.host(int(bad.step)))
         raise TrainingDivergedError(
-            f"step {int(bad.step) + 1}: {run.explain(bad, run.data)}. The state before that step is"
+            f"step {int(bad.step) + 1}: {where}. The state before that step is"
             " not saved; the latest checkpoint is. A lower config.optimizer.learning_rate or"
             " config.optimizer.clip_norm=1.0 often helps."
         )
@@ -229,13 +225,24 @@ def _validate(
     run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
     validated = run.validation(run.encoder)
     log.write(at, "validation", validated.figures, epoch=at / run.plan.epoch)
-    progress.say(f"step {at}: {validated.one_shot}")
-    value = validated.figures[run.metric]
+    progress.say(f"step {at}: {summary(validated)}")
+    value = float(validated.figures[run.metric])
     sign = 1 if run.larger_is_better else -1
     if math.isfinite(value) and (run.best is None or sign * value > sign * run.best):
         run.best = value
         store.save(BEST, state, run.about | {"best": value, "figures": validated.figures})
     run.on_validation(log, validated)
+
+
+def summary(validated: Validated) -> str:
+    """The validation in one line, the protocol beside the figure."""
+    if validated.one_shot is not None:
+        return str(validated.one_shot)
+    figures = validated.figures
+    return (
+        f"validation pairs: accuracy {100 * float(figures['pair_accuracy']):.2f} %,"
+        f" AUC {float(figures['auc']):.4f}"
+    )
 
 
 def _save(run: Run, state: TrainState, store: CheckpointStore) -> None:

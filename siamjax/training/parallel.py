@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from siamjax import backend
 
 AXIS = "data"
+Device: TypeAlias = Any  # a jax.Device; jaxlib has no type stubs
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Devices:
         mapped: whether the step is pmapped (several devices, or several processes).
     """
 
-    local: tuple[jax.Device, ...]
+    local: tuple[Device, ...]
     mapped: bool
 
     @property
@@ -51,7 +53,7 @@ class Devices:
             return jax.pmap(many, axis_name=AXIS, donate_argnums=0, devices=self._devices())
         return backend.jit(many, donate_argnums=0)
 
-    def _devices(self) -> list[jax.Device] | None:
+    def _devices(self) -> list[Device] | None:
         return list(self.local) if jax.process_count() == 1 else None
 
     def put(self, tree: Any) -> Any:
@@ -63,7 +65,7 @@ class Devices:
     def _replicate(self, leaf: Any) -> jax.Array:
         mesh = jax.sharding.Mesh(np.array(self.local), (AXIS,))
         spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             copies = self._replicate(np.asarray(jax.random.key_data(leaf)))
             return jax.random.wrap_key_data(copies, impl=jax.random.key_impl(leaf))
         # From a host copy: donating a replica made from a device array would delete the original.

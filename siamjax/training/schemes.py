@@ -1,4 +1,4 @@
-"""Pair schemes drawn inside the compiled step: `(key, table, batch) -> PairDraw | SetDraw`.
+"""Pair schemes inside the compiled step: `(key, step, table) -> PairDraw | SetDraw`.
 
 Every device draws the whole batch from the same key and keeps its share (`share`): a few
 thousand integers cost nothing, and the numbers do not depend on how many devices there are.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,16 @@ from siamjax.types import PairDraw, SetDraw
 Draw = TypeVar("Draw", PairDraw, SetDraw)
 
 
-def balanced(key: Array, table: ClassTable, *, pairs: int, within_group: bool = False) -> PairDraw:
+def balanced(
+    key: Array, step: Array | int, table: ClassTable, *, pairs: int, within_group: bool = False
+) -> PairDraw:
     """Every second pair of one class, the others of two; classes uniform, then images uniform.
 
     A positive is never an image with itself. Classes with one image give negatives only.
 
     Args:
         key: typed random key.
+        step: not used; schemes that read a table in order need it.
         table: members of the classes.
         pairs: b, the number of pairs.
         within_group: draw the two classes of a negative from one group (hard negatives).
@@ -71,6 +74,7 @@ def _other_class(key: Array, table: ClassTable, anchor: Array, within_group: boo
 
 def in_batch(
     key: Array,
+    step: Array | int,
     table: ClassTable,
     *,
     pairs: int,
@@ -85,6 +89,7 @@ def in_batch(
 
     Args:
         key: typed random key.
+        step: not used.
         table: members of the classes.
         pairs: b; the draw holds 2 b images, as many as b pairs do.
         groups: drawn without replacement while there are enough.
@@ -147,6 +152,74 @@ def _distinct(key: Array, size: Array, amount: int) -> Array:
     return taken[jnp.argsort(rank)]
 
 
+def triples(key: Array, step: Array | int, table: ClassTable, *, pairs: int) -> PairDraw:
+    """Three images of one class and one of another: (a, b) same, (c, other) different.
+
+    As bubbliiiing's Siamese-pytorch draws them. A class with fewer than three images can't give
+    three different ones: c may then be a or b.
+
+    Args:
+        key: typed random key.
+        step: not used.
+        table: members of the classes.
+        pairs: b; two pairs share a class.
+    """
+    table = jax.tree.map(jnp.asarray, table)
+    half = (pairs + 1) // 2
+    keys = random.split(key, 4)
+    anchor = _choose(keys[0], table.plural, half)
+    count = table.count[anchor]
+    place = jax.vmap(partial(_distinct, amount=3))(random.split(keys[1], half), count)
+    first, second, third = (table.images[table.start[anchor] + p % count] for p in place.T)
+    other = _other_class(keys[2], table, anchor, within_group=False)
+    elsewhere = random.randint(keys[3], (half,), 0, table.count[other])
+    fourth = table.images[table.start[other] + elsewhere]
+    return PairDraw(
+        left=jnp.stack([first, third], 1).reshape(-1)[:pairs],
+        right=jnp.stack([second, fourth], 1).reshape(-1)[:pairs],
+        same=jnp.arange(pairs) % 2 == 0,
+        weight=jnp.ones(pairs),
+        slot=jnp.arange(pairs),
+    )
+
+
+class PairRows(NamedTuple):
+    """A fixed table of p pairs on the device, and the order of this epoch.
+
+    Attributes:
+        left, right: `int32 [p]`, image indices.
+        same: `bool [p]`.
+        order: `int32 [steps * b]`, rows in the order they are taken; the surplus over p, which
+            fills the last batch, counts with weight 0.
+    """
+
+    left: Array
+    right: Array
+    same: Array
+    order: Array
+
+
+def from_table(key: Array, step: Array | int, table: PairRows, *, pairs: int) -> PairDraw:
+    """The next b rows of a fixed table of pairs.
+
+    Args:
+        key: not used: the order is shuffled once an epoch, outside.
+        step: steps taken so far.
+        table: the pairs and this epoch's order.
+        pairs: b.
+    """
+    start = (step % (len(table.order) // pairs)) * pairs
+    row = lax.dynamic_slice_in_dim(jnp.asarray(table.order), start, pairs)
+    place = start + jnp.arange(pairs)
+    return PairDraw(
+        left=jnp.asarray(table.left)[row],
+        right=jnp.asarray(table.right)[row],
+        same=jnp.asarray(table.same)[row],
+        weight=(place < len(table.left)).astype(jnp.float32),
+        slot=jnp.arange(pairs),
+    )
+
+
 def share(draw: Draw, part: Array | int, parts: int) -> Draw:
     """The `part`-th of `parts` equal, contiguous shares of a draw."""
     size = len(draw.weight) // parts
@@ -157,5 +230,6 @@ def share(draw: Draw, part: Array | int, parts: int) -> Draw:
 SCHEMES: dict[str, Callable] = {
     "balanced": balanced,
     "within-group": partial(balanced, within_group=True),
+    "triples": triples,
     "in-batch": in_batch,
 }

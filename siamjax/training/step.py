@@ -38,7 +38,7 @@ Step = Callable[[TrainState, Data], tuple[TrainState, Sums]]
 
 def make_train_step(
     model: Siamese,
-    scheme: Callable[[Array, Any], PairDraw | SetDraw],
+    scheme: Callable[[Array, Array, Any], PairDraw | SetDraw],
     augment: Callable[..., Array],
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -48,7 +48,7 @@ def make_train_step(
 
     Args:
         model: tower and head.
-        scheme: `(key, table) -> draw` of the whole batch.
+        scheme: `(key, step, table) -> draw` of the whole batch.
         augment: `(keys [n], images [n, h, w, c], turns=[n] or None) -> images`.
         objective: loss and penalties.
         optimizer: of optax.
@@ -97,7 +97,7 @@ def prepare(
 ) -> tuple[PairDraw | SetDraw, Array, Array]:
     """This device's share of the draw, its images in 0..1 `[n, h, w, c]`, and a dropout key."""
     key_draw, key_warp, key_dropout = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
-    draw = scheme(key_draw, data.table)
+    draw = scheme(key_draw, state.step, data.table)
     if axis:
         part = lax.axis_index(axis)
         draw = share(draw, part, lax.axis_size(axis))

@@ -132,7 +132,7 @@ class TensorBoardLog:
 
     def __init__(self, workdir: str | os.PathLike[str]):
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ValueError(
                 "TensorBoard logs need tensorboardX, which is not installed:"
@@ -221,7 +221,7 @@ class Progress:
         step 200/1000  loss 0.5312  312 pairs/s
     """
 
-    RECENT = 20  # updates that the rate is taken over
+    RECENT = 60  # moments at least a second apart that the rate is taken over
 
     def __init__(
         self,
@@ -259,12 +259,13 @@ class Progress:
             pairs_per_second: the speed now, in `unit` a second.
         """
         now = self._clock()
-        self._recent.append((now, step))
+        left = self._seconds_left(now, step)
+        if not self._recent or now - self._recent[-1][0] >= 1:
+            self._recent.append((now, step))
         parts = [] if loss is None else [f"loss {loss:.4f}"]
         if pairs_per_second is not None:
             digits = 0 if pairs_per_second >= 10 else 1
             parts.append(f"{pairs_per_second:,.{digits}f} {self._unit}/s")
-        left = self._seconds_left()
         if left is not None:
             parts.append(f"{duration(left)} left")
         if self._bar is not None:
@@ -294,11 +295,11 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _seconds_left(self) -> float | None:
-        (before, first), (now, last) = self._recent[0], self._recent[-1]
-        if last <= first or last >= self._total:
+    def _seconds_left(self, now: float, step: int) -> float | None:
+        if not self._recent or self._recent[0][1] >= step or step >= self._total:
             return None
-        return (self._total - last) * (now - before) / (last - first)
+        before, first = self._recent[0]
+        return (self._total - step) * (now - before) / (step - first)
 
     def _flush(self, now: float) -> None:
         if self._pending:

@@ -2,21 +2,33 @@ import hashlib
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from siamjax.config import base
 from siamjax.data import glyphs as module
-from siamjax.data.glyphs import Stroke, glyphs, make_alphabet
+from siamjax.data import handwriting
+from siamjax.data.glyphs import glyphs, make_alphabet
+from siamjax.data.handwriting import Stroke
 from siamjax.preprocess import Preprocess
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_home(tmp_path_factory):
+    """The user's cache directory for these tests: what one has drawn, the next need not draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def config(alphabets=(2, 1), seed=0, **data):
     c = base()
-    c.seed = seed
     c.data.glyph_alphabets = alphabets
+    c.data.glyph_seed = seed
     for key, value in data.items():
         c.data[key] = value
     return c
+
+
+BAR = Stroke(np.array([(0.0, -1.0), (0.0, 1.0)]), 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +96,54 @@ def test_drawer_split_shares_no_drawer_either():
     assert "drawers: 1-12 train, 13-16 validate; 17-20 are left out" in splits.notes[0]
 
 
-def test_fingerprint_knows_what_the_pixels_depend_on(splits):
-    assert splits.fingerprint == module._fingerprint(config())
-    changed = [
-        config(seed=1),
-        config(alphabets=(1, 2)),
-        config(size=(35, 35)),
-        config(invert=True),
-        config(channels=3),
-        config(fit="crop"),
-        config(split="drawer"),
-    ]
-    fingerprints = {module._fingerprint(c) for c in [config(), *changed]}
-    assert len(fingerprints) == 1 + len(changed)
+def test_a_second_start_maps_what_the_first_one_drew(tmp_path, monkeypatch):
+    # Bars alone: that the pixels are drawn once is the same whatever they show.
+    monkeypatch.setattr(module, "make_alphabet", lambda seed, number: [[BAR], [BAR, BAR]])
+    c = config(alphabets=(1, 1), cache_dir=str(tmp_path))
+    first = glyphs(c)
+    monkeypatch.setattr(handwriting, "draw", None)  # from here on, drawing is a TypeError
+    c.seed = 7  # of training: runs over seeds share their data
+    second = glyphs(c)
+    assert isinstance(second.train.images.base, np.memmap)
+    assert second.train.images.tobytes() == first.train.images.tobytes()
+    assert second.validation.images.tobytes() == first.validation.images.tobytes()
+    assert (second.fingerprint, second.summary) == (first.fingerprint, first.summary)
+    assert second.notes == ()
+    for field in ("labels", "groups", "drawers", "class_names", "group_names", "paths"):
+        assert np.array_equal(getattr(second.train, field), getattr(first.train, field))
+    assert second.train.paths[21] == "glyphs-000/character02/02"
+
+
+def test_what_changes_the_pixels_is_drawn_anew_and_has_another_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "make_alphabet", lambda seed, number: [[BAR], [BAR]])
+    drawn = []
+    original = handwriting.draw
+    monkeypatch.setattr(handwriting, "draw", lambda *args: (drawn.append(1), original(*args))[1])
+    fingerprints = set()
+    for change, characters in (
+        ({}, 4),
+        ({"seed": 1}, 4),
+        ({"alphabets": (1, 2)}, 4),  # training is there already
+        ({"size": (35, 35)}, 4),
+        ({"invert": True}, 4),
+        ({"channels": 3}, 4),
+        ({"fit": "crop"}, 4),
+        ({"split": "drawer"}, 0),  # the same pixels, fewer of them used
+    ):
+        drawn.clear()
+        settings = {"alphabets": (1, 1), "cache_dir": str(tmp_path)} | change
+        fingerprints.add(glyphs(config(**settings)).fingerprint)
+        assert len(drawn) == characters, change
+    assert len(fingerprints) == 8
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "make_alphabet", lambda seed, number: [[BAR]])
+    (tmp_path / "file").write_text("")
+    splits = glyphs(config(alphabets=(1, 1), cache_dir=str(tmp_path / "file")))
+    (note,) = splits.notes
+    assert "kept in memory only, not cached" in note
+    assert len(splits.train) == 20
 
 
 @pytest.mark.parametrize("alphabets", [(30,), (0, 10), (30, 1.5)])
@@ -112,22 +159,15 @@ def test_glyph_alphabets_must_be_two_positive_integers(alphabets):
 # ------------------------------------------------------------------------------- preprocessing
 
 
-def test_size_channels_and_invert_are_honoured(monkeypatch, splits):
+def test_size_channels_and_invert_are_honoured(tmp_path, monkeypatch, splits):
     few = make_alphabet(0, 0)[:3]
     monkeypatch.setattr(module, "make_alphabet", lambda seed, number: few)
-    small = glyphs(config(size=(28, 35), channels=3, invert=True)).train.images
+    settings = {"size": (28, 35), "channels": 3, "invert": True, "cache_dir": str(tmp_path)}
+    small = glyphs(config(**settings)).train.images
     preprocess = Preprocess((28, 35), channels=3, invert=True)
     assert small.shape == (120, 28, 35, 3)
     for i in (0, 59):
         assert np.array_equal(small[i], preprocess(splits.train.images[i]))
-
-
-@pytest.mark.parametrize(("channels", "invert"), [(1, False), (1, True), (3, True)])
-def test_full_size_is_what_preprocess_gives(channels, invert):
-    page = np.random.default_rng(0).integers(0, 256, (2, 105, 105), np.uint8)
-    out = module._preprocess(page, config(channels=channels, invert=invert))
-    preprocess = Preprocess((105, 105), channels=channels, invert=invert)
-    assert np.array_equal(out, np.stack([preprocess(image) for image in page]))
 
 
 # ----------------------------------------------------------------------------- like handwriting
@@ -153,9 +193,9 @@ def test_nothing_is_drawn_over_the_edge(splits):
 def test_alphabets_have_14_to_40_characters_all_different():
     counts = []
     for number in range(5):
-        outlines = [module._signature(module._outline(c)) for c in make_alphabet(3, number)]
+        outlines = [handwriting.signature(handwriting.outline(c)) for c in make_alphabet(3, number)]
         counts.append(len(outlines))
-        apart = [module._nearest(outlines[i], outlines[:i]) for i in range(1, len(outlines))]
+        apart = [handwriting.nearest(outlines[i], outlines[:i]) for i in range(1, len(outlines))]
         assert np.mean(np.array(apart) >= module.DISTINCT) > 0.9
         assert min(apart) > 0.04
     assert 14 <= min(counts) < 27 < max(counts) <= 40
@@ -186,48 +226,3 @@ def test_drawings_of_a_character_differ_but_are_recognisable(splits):
                 one, other = rng.permutation(20)[:2]
                 hits.append((flat[classes, one] @ flat[classes[0], other]).argmax() == 0)
     assert 0.15 < np.mean(hits) < 0.45
-
-
-# ------------------------------------------------------------------------------------- the pen
-
-
-def test_a_stroke_blends_polyline_and_spline():
-    at = np.array([0.0, 1.0, 1.5, 3.0])
-    line = module._basis(at, 4, 0.0)
-    assert line.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
-    spline = module._basis(at, 4, 1.0)
-    assert spline[2].tolist() == [-1 / 16, 9 / 16, 9 / 16, -1 / 16]  # Catmull-Rom's midpoint
-    assert np.array_equal(spline[[0, 1, 3]], line[[0, 1, 3]])  # both pass through the points
-    assert np.allclose(module._basis(at, 4, 0.5), (line + spline) / 2)
-    assert np.allclose(module._basis(np.linspace(0, 2, 9), 3, 1.0).sum(1), 1)
-
-
-def test_the_pen_is_a_disc_of_5_pixels_and_a_fine_one_of_4():
-    dots = np.zeros((2, 9, 9), bool)
-    dots[:, 4, 4] = True
-    broad, fine = module._thicken(dots, np.array([False, True]))
-    assert broad[2:7, 2:7].astype(int).tolist() == [
-        [0, 1, 1, 1, 0],
-        [1, 1, 1, 1, 1],
-        [1, 1, 1, 1, 1],
-        [1, 1, 1, 1, 1],
-        [0, 1, 1, 1, 0],
-    ]
-    assert broad.sum() == 21
-    assert fine[3:7, 3:7].astype(int).tolist() == [
-        [0, 1, 1, 0],
-        [1, 1, 1, 1],
-        [1, 1, 1, 1],
-        [0, 1, 1, 0],
-    ]
-    assert fine.sum() == 12
-
-
-@pytest.mark.parametrize("name", ["maze", "curl", "zed"])
-def test_a_stroke_is_drawn_without_gaps(name):
-    roundness, points = module.SHAPES[name]
-    stroke = Stroke(np.array(points, float), roundness)
-    rngs = [np.random.default_rng(d) for d in range(20)]
-    images = module._draw([stroke], module._hands(0), rngs)
-    for image in images:
-        assert ndimage.label(image == 0, np.ones((3, 3)))[1] == 1

@@ -66,7 +66,7 @@ def test_embeddings_lie_in_0_1_and_depend_on_the_image():
 
 
 def test_too_small_images_and_unknown_inits_are_refused():
-    with pytest.raises(ValueError, match="at least 65x65.*got 64x64"):
+    with pytest.raises(ValueError, match=r"at least 65x65.*got 64x64"):
         small().init(jax.random.key(0), jnp.zeros((1, 64, 64, 1)), train=False)
     with pytest.raises(ValueError, match="koch knows init paper, seed, he; got 'xavier'"):
         small("xavier").init(jax.random.key(0), jnp.zeros((1, 65, 65, 1)), train=False)

@@ -22,8 +22,8 @@ def make_state(step=3, scale=1.0):
 
 def assert_equal(a, b):
     def leaves(state):
-        keys = [jax.random.key_data(state.rng)]
-        return jax.tree.leaves((state.step, state.params, state.batch_stats, state.opt_state)) + keys
+        rest = (state.step, state.params, state.batch_stats, state.opt_state)
+        return [*jax.tree.leaves(rest), jax.random.key_data(state.rng)]
 
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(leaves(a), leaves(b), strict=True):
@@ -90,13 +90,17 @@ def test_leftovers_of_a_kill_are_swept(tmp_path):
 
 
 def test_a_missing_and_a_damaged_checkpoint_say_so(tmp_path):
-    with CheckpointStore(tmp_path, read_only=True) as store:
-        with pytest.raises(CheckpointError, match="no checkpoint in .*is this the folder of a run"):
-            store.about(BEST)
+    with (
+        CheckpointStore(tmp_path, read_only=True) as store,
+        pytest.raises(CheckpointError, match=r"no checkpoint in .*is this the folder of a run"),
+    ):
+        store.about(BEST)
     with CheckpointStore(tmp_path) as store:
         store.save(LATEST, make_state(4), {})
     for part in (tmp_path / "checkpoints" / "latest" / "4" / "weights").rglob("d/*"):
         part.unlink()
-    with CheckpointStore(tmp_path, read_only=True) as store:
-        with pytest.raises(CheckpointError, match="latest/4 cannot be read"):
-            store.restore_state(jax.eval_shape(make_state))
+    with (
+        CheckpointStore(tmp_path, read_only=True) as store,
+        pytest.raises(CheckpointError, match="latest/4 cannot be read"),
+    ):
+        store.restore_state(jax.eval_shape(make_state))

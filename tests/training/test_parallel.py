@@ -34,7 +34,7 @@ def test_the_original_outlives_a_donated_copy():
 def test_choose_devices():
     assert choose_devices(1) == Devices((jax.devices()[0],), mapped=False)
     assert choose_devices(0).count == len(jax.devices())
-    with pytest.raises(ValueError, match=r"config.train.devices = 99, but this process has \d+ cpu"):
+    with pytest.raises(ValueError, match=r"train\.devices = 99, but this process has \d+ cpu"):
         choose_devices(99)
 
 
@@ -48,9 +48,7 @@ def test_two_processes_equal_one_device(tmp_path):
     outs = [tmp_path / f"{i}.npz" for i in (0, 1)]
     command = [sys.executable, str(HERE / "two_processes.py")]
     workers = [
-        subprocess.Popen(
-            [*command, str(i), str(port), str(out)], stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([*command, str(i), str(port), str(out)], stderr=subprocess.PIPE, text=True)
         for i, out in enumerate(outs)
     ]
     try:

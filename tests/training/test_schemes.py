@@ -15,7 +15,7 @@ TABLE = class_table(DATA)
 
 def draws(scheme, count=30):
     draw = jax.jit(scheme)
-    return [jax.device_get(draw(jax.random.key(i), TABLE)) for i in range(count)]
+    return [jax.device_get(draw(jax.random.key(i), i, TABLE)) for i in range(count)]
 
 
 @pytest.mark.parametrize("within_group", [False, True])
@@ -34,7 +34,7 @@ def test_balanced_pairs_are_what_they_say(within_group):
 
 def test_balanced_draws_classes_and_partners_uniformly():
     pairs = 40_000
-    draw = schemes.balanced(jax.random.key(0), TABLE, pairs=pairs)
+    draw = schemes.balanced(jax.random.key(0), 0, TABLE, pairs=pairs)
     other = DATA.labels[draw.right][~np.asarray(draw.same)]
     np.testing.assert_allclose(np.bincount(other), pairs / 2 / 8, rtol=0.08)
     # a positive's partner: each of the 4 others of 5 equally often
@@ -45,7 +45,7 @@ def test_balanced_draws_classes_and_partners_uniformly():
 
 def test_a_class_of_one_image_gives_negatives_only():
     data = labelled(classes=4, each=3).select(np.array([0, 3, 4, 6, 7, 9, 10]))
-    draw = schemes.balanced(jax.random.key(0), class_table(data), pairs=400)
+    draw = schemes.balanced(jax.random.key(0), 0, class_table(data), pairs=400)
     positives = data.labels[np.asarray(draw.left)][np.asarray(draw.same)]
     assert 0 not in positives
     assert 0 in np.asarray(draw.left) or 0 in np.asarray(draw.right)
@@ -66,7 +66,7 @@ def test_in_batch_draws_distinct_images_of_distinct_classes_of_one_group():
 
 def test_in_batch_gives_weight_0_to_what_is_not_there():
     # 4 classes of a group and 5 images of a class exist; 6 and 7 are asked for.
-    draw = schemes.in_batch(jax.random.key(3), TABLE, pairs=21, groups=1, images_per_class=7)
+    draw = schemes.in_batch(jax.random.key(3), 0, TABLE, pairs=21, groups=1, images_per_class=7)
     assert float(draw.weight.sum()) == 4 * 5
     there = np.asarray(draw.image_index)[np.asarray(draw.weight) > 0]
     assert len(set(there.tolist())) == 20
@@ -96,8 +96,32 @@ def test_distinct_is_uniform_and_in_random_order(size):
 
 
 def test_shares_put_together_are_the_whole():
-    draw = schemes.balanced(jax.random.key(0), TABLE, pairs=8)
+    draw = schemes.balanced(jax.random.key(0), 0, TABLE, pairs=8)
     parts = [schemes.share(draw, i, 4) for i in range(4)]
     whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     jax.tree.map(np.testing.assert_array_equal, whole, draw)
     assert set(np.asarray(draw.image_slot).tolist()) == set(range(16))
+
+
+def test_triples_share_a_class_of_three_different_images():
+    for draw in draws(partial(schemes.triples, pairs=8), 10):
+        left, right = DATA.labels[draw.left], DATA.labels[draw.right]
+        np.testing.assert_array_equal(left == right, draw.same)
+        np.testing.assert_array_equal(left[0::2], left[1::2])
+        three = np.stack([draw.left[0::2], draw.right[0::2], draw.left[1::2]], 1)
+        assert all(len(set(row.tolist())) == 3 for row in three)
+
+
+def test_a_table_is_read_in_its_order_and_its_surplus_weighs_nothing():
+    table = schemes.PairRows(
+        left=np.array([10, 11, 12, 13, 14]),
+        right=np.array([20, 21, 22, 23, 24]),
+        same=np.array([True, False, True, False, True]),
+        order=np.array([4, 2, 0, 1, 3, 4]),
+    )
+    read = jax.jit(partial(schemes.from_table, pairs=2))
+    rows = [jax.device_get(read(jax.random.key(0), step, table)) for step in range(4)]
+    assert [row.left.tolist() for row in rows] == [[14, 12], [10, 11], [13, 14], [14, 12]]
+    assert rows[0].right.tolist() == [24, 22]
+    assert rows[1].same.tolist() == [True, False]
+    assert [row.weight.tolist() for row in rows] == [[1, 1], [1, 1], [1, 0], [1, 1]]

@@ -120,9 +120,9 @@ def test_the_same_seed_gives_the_same_numbers_and_steps_differ(reference):
 def test_padding_changes_nothing():
     """A pair of weight 0 has no part in loss, figures or gradient."""
 
-    def padded(key, table):
-        draw = balanced(key, table, pairs=8)
-        extra = balanced(jax.random.fold_in(key, 1), table, pairs=4)
+    def padded(key, step, table):
+        draw = balanced(key, step, table, pairs=8)
+        extra = balanced(jax.random.fold_in(key, 1), step, table, pairs=4)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), draw, extra)
         return both._replace(weight=jnp.r_[draw.weight, jnp.zeros(4)], slot=jnp.arange(12))
 

@@ -1,0 +1,108 @@
+"""How fast a recipe's step runs here: as the trainer runs it, and fed from the host instead."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from siamjax.config import ConfigDict
+from siamjax.data.pairs import class_table
+from siamjax.recipe import assemble, build_augmentation, build_model, build_objective, build_scheme
+from siamjax.training.optimizer import create_optimizer
+from siamjax.training.step import Data, make_train_step
+from siamjax.types import DataSplits, PairDraw, SetDraw
+
+
+class Speed(NamedTuple):
+    """Pairs per second over several windows: median, least and most."""
+
+    median: float
+    least: float
+    most: float
+
+
+def steady_state(
+    config: ConfigDict, splits: DataSplits, windows: int = 5, seconds: float = 5.0
+) -> dict[str, Speed]:
+    """Pairs per second after warm-up, the two ways in turn, so that a drifting machine hits both.
+
+    Args:
+        config: of a recipe; one device is used.
+        splits: real images: on zeros or noise a step may run at another speed.
+        windows: measured windows of each way.
+        seconds: length of a window.
+
+    Returns:
+        "resident": images on the device, pairs drawn, gathered and warped inside the step.
+        "host": the same step on pairs drawn and gathered on the host by a Python loop, the next
+        batch prepared while the device works.
+    """
+    ways = {"resident": _resident(config, splits), "host": _from_host(config, splits)}
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():  # compile, and fill the pipeline
+        for _ in range(3):
+            next(way)
+    for _ in range(windows):
+        for name, way in ways.items():
+            start, pairs = time.perf_counter(), 0
+            while time.perf_counter() - start < seconds:
+                pairs += next(way)
+            speeds[name].append(pairs / (time.perf_counter() - start))
+    return {name: Speed(statistics.median(v), min(v), max(v)) for name, v in speeds.items()}
+
+
+def _resident(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
+    """Runs a dispatch and waits for the one before it, as the trainer does; yields its pairs."""
+    run = assemble(config, splits)
+    size = run.plan.dispatch
+    program = run.devices.compile(run.step, size)
+    state = run.devices.put(run.state)
+    data = run.feed.start(run.devices, 0)
+    return _pipelined(program, state, lambda: data, size * config.batch_size)
+
+
+def _from_host(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
+    run = assemble(config, splits)
+    images, table = np.asarray(splits.train.images), class_table(splits.train)
+    draw = jax.jit(build_scheme(config))
+    step = make_train_step(
+        build_model(config),
+        lambda key, step, drawn: drawn,  # the batch is the data
+        build_augmentation(config),
+        build_objective(config),
+        create_optimizer(config.optimizer, run.plan.total),
+    )
+    counter = iter(range(10**9))
+
+    def batch() -> Data:
+        number = next(counter)
+        drawn = jax.device_get(draw(jax.random.key(number), number, table))
+        return run.devices.put(Data(images[drawn.image_index], _renumbered(drawn)))
+
+    return _pipelined(run.devices.compile(step), run.devices.put(run.state), batch, config.batch_size)
+
+
+def _renumbered(draw: PairDraw | SetDraw) -> PairDraw | SetDraw:
+    """The same draw over its own images, one after the other."""
+    index = np.arange(len(draw.image_index), dtype=np.int32)
+    if isinstance(draw, PairDraw):
+        half = len(index) // 2
+        return draw._replace(left=index[:half], right=index[half:])
+    return draw._replace(image_index=index)
+
+
+def _pipelined(
+    program: Callable, state: Any, data: Callable[[], Data], pairs: int
+) -> Iterator[int]:
+    before = None
+    while True:
+        state, figures = program(state, data())
+        if before is not None:
+            jax.block_until_ready(before)
+        before = figures
+        yield pairs

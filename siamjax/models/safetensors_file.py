@@ -1,0 +1,53 @@
+"""`.safetensors` files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from siamjax.models.torch_file import BFLOAT16, Arrays, is_size, widen
+
+MAX_HEADER = 16 << 20  # bytes of JSON; a ResNet-152's is 0.1 MB
+DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "I64": "<i8", "I32": "<i4",
+    "I16": "<i2", "I8": "i1", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?",
+}  # fmt: skip
+
+
+def read_safetensors(path: Path) -> Arrays:
+    """The arrays of a safetensors file: eight bytes of length, that much JSON, then the numbers.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        One read-only array per name, a view into the file.
+
+    Raises:
+        ValueError: if the file is damaged, or its sizes do not agree.
+    """
+    data = np.memmap(path, np.uint8, "r")
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    if length > min(MAX_HEADER, len(data) - 8):
+        raise ValueError(f"its header has {length:,} bytes by its own account: damaged or cut short")
+    try:
+        header = json.loads(data[8 : 8 + length].tobytes())
+        entries = [
+            (name, np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
+    arrays, numbers = {}, data[8 + length :]
+    for name, dtype, shape, place in entries:
+        if not (is_size(shape) and is_size(place) and len(place) == 2):
+            raise ValueError(f"its array {name!r} has no proper size")
+        begin, end = place
+        if end - begin != math.prod(shape) * dtype.itemsize or end > len(numbers):
+            raise ValueError(f"its array {name!r} is not as large as declared: cut short?")
+        arrays[name] = widen(numbers[begin:end].view(dtype).reshape(shape))
+    return arrays

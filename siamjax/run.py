@@ -1,0 +1,141 @@
+"""A recipe run in a folder: from the start, or from where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from siamjax import config as configuration
+from siamjax.config import ConfigDict
+from siamjax.data import load
+from siamjax.evaluation import plots
+from siamjax.evaluation.validation import Validated
+from siamjax.recipe import assemble, validate
+from siamjax.training import loop
+from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.loop import Run
+from siamjax.training.writer import MetricsLog, write_train_curves
+
+# What a resumed run may change: how often things happen, and where they are; and how long it
+# takes, unless the learning rate's schedule hangs on that.
+HOW_LONG = ("train.steps", "train.epochs")
+MAY_CHANGE = (
+    "train.log_every", "train.steps_per_dispatch", "train.devices",
+    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
+)  # fmt: skip
+
+
+def check_resumable(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ValueError where a checkpoint was made with another config or other data."""
+    old, new = _flat(saved["config"]["config"]), _flat(now["config"]["config"])
+    free = MAY_CHANGE + (HOW_LONG if new["optimizer.schedule"] == "constant" else ())
+    differs = [
+        f"  config.{key}: {old.get(key)!r} then, {new.get(key)!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in free
+    ]
+    if saved["data"]["fingerprint"] != now["data"]["fingerprint"]:
+        differs.append(f"  the data: {saved['data']['summary']} then, {now['data']['summary']} now")
+    if differs:
+        raise ValueError(
+            "this --workdir holds a run made with other settings:\n" + "\n".join(differs)
+            + "\nGive another --workdir, or delete this one to start again."
+        )  # fmt: skip
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {path: tree}
+    inner = (_flat(v, f"{path}.{k}" if path else k) for k, v in tree.items())
+    return {k: v for part in inner for k, v in part.items()}
+
+
+def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = print) -> bool:
+    """Runs a recipe in a folder, from the start or from where it was stopped.
+
+    Returns:
+        Whether training reached its end (False after Ctrl-C or SIGTERM).
+    """
+    validate(config)
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    splits = load(config)
+    for note in splits.notes:
+        say(f"NOTE: {note}")
+    say(f"data: {splits.summary}")
+    with CheckpointStore(workdir) as store, MetricsLog(workdir) as log:
+        run = assemble(config, splits)
+        resume(run, store)
+        (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
+        log.rewind(int(run.state.step))
+        say(introduction(config, run))
+        run.on_validation = partial(write_outputs, run, workdir)
+        done = loop.train(run, store, log)
+        write_outputs(run, workdir, log)
+    if done:
+        say(f"done: {workdir}")
+    else:
+        say(f"stopped at step {int(run.state.step)}, saved; the same command goes on from there")
+    return done
+
+
+def resume(run: Run, store: CheckpointStore) -> None:
+    """Sets a fresh run to the latest checkpoint of `store`, if there is one.
+
+    Raises:
+        ValueError: if that was made with another config or other data.
+    """
+    if store.step(LATEST) is None:
+        return
+    saved = store.about(LATEST)
+    check_resumable(saved, run.about)
+    run.state, run.best = store.restore_state(run.state), saved["best"]
+    store.forget_after(BEST, int(run.state.step))
+
+
+def introduction(config: ConfigDict, run: Run) -> str:
+    """What is about to run, in two lines."""
+    start = int(run.state.step)
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+    device = run.devices.local[0]
+    return (
+        f"model: {config.model.tower} tower, {config.model.head} head, {size:,} parameters\n"
+        f"{'resuming at' if start else 'starting at'} step {start} of {run.plan.total},"
+        f" {run.devices.count} x {device.device_kind}, {run.plan.dispatch} step(s) a dispatch"
+    )
+
+
+def write_outputs(
+    run: Run, workdir: Path, log: MetricsLog, validated: Validated | None = None
+) -> None:
+    """train_curves.txt, curves.png, plot.png and pairs.png of a run so far."""
+    rows = log.rows()
+    losses = [x for row in rows if row["split"] == "train" for x in row["losses"]]
+    validations = [row for row in rows if row["split"] == "validation"]
+    accuracies = [row.get("one_shot_accuracy", row["pair_accuracy"]) for row in validations]
+    write_train_curves(workdir / "train_curves.txt", losses, accuracies)
+    plots.curves(rows, workdir / "curves.png", title=run.title)
+    if run.plan.evaluate == run.plan.epoch:
+        plots.keras_plot(rows, workdir / "plot.png")
+    if validated is None:
+        return
+    pairs, images = run.validation.pairs, run.validation.images.images
+    few = np.concatenate([_spread(np.flatnonzero(pairs.same == same)) for same in (True, False)])
+    plots.pair_grid(
+        images[pairs.left[few]],
+        images[pairs.right[few]],
+        pairs.same[few],
+        validated.similarity[few],
+        workdir / "pairs.png",
+        title=f"{run.title}: validation pairs, step {rows[-1]['step']}",
+    )
+
+
+def _spread(rows: np.ndarray, count: int = 12) -> np.ndarray:
+    """At most `count` of the rows, evenly spread."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]

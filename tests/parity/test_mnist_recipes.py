@@ -1,0 +1,154 @@
+"""Three recipes against Keras, from its weights: forward pass, loss, gradients, three steps.
+
+The recorded arrays are those of narrow towers (make_mnist_recipes.py). `pytest -m parity` lets
+Keras compute them anew, wider, with the interpreter named by SIAMJAX_REFERENCE_PYTHON (else this
+one); it needs keras and tensorflow. Dropout is off on both sides.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from siamjax import losses
+from siamjax.config import base
+from siamjax.models import Siamese
+from siamjax.models.heads import Euclidean, EuclideanDense, EuclideanNormDense, WeightedL1
+from siamjax.models.koch import Koch
+from siamjax.models.mlp import Mlp
+from siamjax.models.small_cnn import SmallCnn
+from siamjax.training.objective import Objective, named_leaves
+from siamjax.training.optimizer import create_optimizer
+
+HERE = Path(__file__).parent
+KOCH_L2 = (("tower/conv./kernel", 2e-4), ("tower/dense/kernel", 1e-3))
+# recipe: (tower, head, objective, optimiser, learning rate)
+RECIPES = {
+    "mnist_mlp": (
+        lambda width: Mlp(features=width[:3], dropout=0.0),
+        Euclidean(epsilon=1e-7),
+        Objective("contrastive", losses.contrastive),
+        "rmsprop",
+        1e-3,
+    ),
+    "mnist_cnn": (
+        lambda width: SmallCnn(features=width[:2], embedding=width[2], dropout=0.0),
+        EuclideanDense(),
+        Objective("bce", losses.bce),
+        "keras_adam",
+        1e-3,
+    ),
+    "omniglot": (
+        lambda width: Koch(initial="seed", features=width[:4], embedding=width[4]),
+        WeightedL1(initial="seed"),
+        Objective("bce", losses.bce, l2=KOCH_L2),
+        "keras_adam",
+        6e-5,
+    ),
+}
+
+
+def close(got, expected, what, tolerance=1e-4):
+    """Relative to the largest value of an array: single ones may be 0."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    assert got.shape == expected.shape, what
+    worst = np.abs(got - expected).max() / np.abs(expected).max()
+    assert worst < tolerance, f"{what}: {worst:.1e}"
+
+
+def part(recorded, name):
+    return {k.removeprefix(name + "/"): v for k, v in recorded.items() if k.startswith(name + "/")}
+
+
+def build(recipe, initial):
+    """The recipe's model and optimiser, at the widths of the recorded weights."""
+    tower, head, objective, optimizer, rate = RECIPES[recipe]
+    widths = tuple(v.shape[0] for k, v in initial.items() if k.endswith("bias") and "tower" in k)
+    section = base().optimizer
+    section.name, section.learning_rate = optimizer, rate
+    return Siamese(tower(widths), head), objective, create_optimizer(section, total_steps=3)
+
+
+def compare(recipe, recorded):
+    initial = part(recorded, "initial")
+    model, objective, optimizer = build(recipe, initial)
+    params = flax.traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, initial), sep="/")
+    images = jnp.asarray(recorded["images"], jnp.float32) / 255
+
+    def loss(params, step):
+        output = model.apply({"params": params}, *images[step], train=True)
+        value = objective.loss(output, jnp.asarray(recorded["same"][step])).mean()
+        return value + objective.penalty(params), output
+
+    both = images[0].reshape(-1, *images.shape[3:])
+    z = model.apply({"params": params}, both, method="embed")
+    close(z, recorded["embedding"], "embedding")
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    state = optimizer.init(params)
+    for step in range(3):
+        (value, output), slope = gradient(params, step)
+        close(value, recorded["losses"][step], f"loss {step}")
+        if step == 0:
+            value = output.value if recipe == "mnist_mlp" else output.similarity
+            close(value, recorded["output"], "output")
+            expected = part(recorded, "gradient")
+            assert expected.keys() == dict(named_leaves(slope)).keys()
+            for path, leaf in named_leaves(slope):
+                close(leaf, expected[path], f"gradient of {path}")
+        updates, state = optimizer.update(slope, state, params)
+        params = optax.apply_updates(params, updates)
+    expected = part(recorded, "after")
+    for path, leaf in named_leaves(params):
+        close(leaf, expected[path], f"{path} after three steps")
+        assert np.abs(leaf - initial[path]).max() > 0, f"{path} did not move"
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_recorded(recipe):
+    with np.load(HERE / f"{recipe}.npz") as file:
+        compare(recipe, dict(file))
+
+
+def test_the_norm_head_equals_keras_in_training_and_inference():
+    with np.load(HERE / "euclidean_norm_dense.npz") as file:
+        recorded = dict(file)
+    gamma, beta, kernel, bias = (jnp.asarray(v)[None] for v in recorded["params"])
+    params = {
+        "norm": {"scale": gamma, "bias": beta},
+        "dense": {"kernel": kernel[None], "bias": bias},
+    }
+    statistics = {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}
+    head = EuclideanNormDense()
+    left, right = jnp.asarray(recorded["left"]), jnp.asarray(recorded["right"])
+
+    def trained(left):
+        variables = {"params": params, "batch_stats": statistics}
+        output, new = head.apply(variables, left, right, train=True, mutable=["batch_stats"])
+        return jnp.square(output.value).sum(), (output.value, new["batch_stats"])
+
+    gradient, (value, new) = jax.grad(trained, has_aux=True)(left)
+    close(value, recorded["trained"], "output in training")
+    close(gradient, recorded["gradient"], "gradient")
+    close(jnp.r_[new["norm"]["mean"], new["norm"]["var"]], recorded["statistics"], "statistics")
+    inferred = head.apply({"params": params, "batch_stats": new}, left, right)
+    close(inferred.value, recorded["inferred"], "output in inference")
+
+
+@pytest.mark.parity
+def test_live(real_data, tmp_path):
+    python = os.environ.get("SIAMJAX_REFERENCE_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import keras, tensorflow"], capture_output=True).returncode:
+        pytest.skip(f"{python} has no keras and tensorflow: set SIAMJAX_REFERENCE_PYTHON")
+    script = HERE / "make_mnist_recipes.py"
+    command = [python, str(script), str(real_data), "--out", str(tmp_path), "--wide"]
+    subprocess.run(command, check=True, capture_output=True)
+    for recipe in RECIPES:
+        with np.load(tmp_path / f"{recipe}.npz") as file:
+            compare(recipe, dict(file))

@@ -1,0 +1,138 @@
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from shrunk import CONFIGS, recipe_file, shrunk
+
+from siamjax import recipe, run
+from siamjax.training.checkpoint import LATEST, CheckpointStore
+from siamjax.training.loop import TrainingDivergedError
+from siamjax.training.writer import MetricsLog
+
+
+@pytest.fixture
+def fast(tmp_path_factory):
+    with shrunk(recipe_file("omniglot_fast"), tmp_path_factory.getbasetemp()).unlocked() as config:
+        config.optimizer.schedule = "constant"
+    return config
+
+
+def latest(workdir):
+    with CheckpointStore(workdir, read_only=True) as store:
+        about = store.about(LATEST)
+        config = recipe.configuration.from_json(about["config"])
+        model = recipe.build_model(config)
+        size = (*config.data.size, config.data.channels)
+        optimizer = recipe.create_optimizer(config.optimizer, config.train.steps)
+        return store.restore_state(recipe.create_state(model, optimizer, size, 0))
+
+
+def assert_same_state(a, b):
+    keys = [jax.random.key_data(s.rng) for s in (a, b)]
+    np.testing.assert_array_equal(*keys)
+    for x, y in zip(
+        jax.tree.leaves((a.step, a.params, a.batch_stats, a.opt_state)),
+        jax.tree.leaves((b.step, b.params, b.batch_stats, b.opt_state)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_recipe_runs_and_leaves_its_outputs(path, tmp_path, tmp_path_factory):
+    config = shrunk(path, tmp_path_factory.getbasetemp())
+    said = []
+    assert run.train(config, tmp_path, said.append)
+    assert any("glyphs" in line for line in said)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names >= {"config.json", "metrics.jsonl", "train_curves.txt", "curves.png", "pairs.png"}
+    with MetricsLog(tmp_path) as log:
+        rows = log.rows()
+    trained = [row for row in rows if row["split"] == "train"]
+    assert [row["step"] for row in trained] == [2, 4]
+    assert all(np.isfinite(row["loss"]) for row in trained)
+    validated = [row for row in rows if row["split"] == "validation"]
+    assert validated
+    assert all(row["protocol"].startswith("within-alphabet 5-way") for row in validated)
+    first, second = (tmp_path / "train_curves.txt").read_text().split("\n[valid_accs]\n")
+    losses = first.removeprefix("[train_loss]\n").rstrip(",").split(",")
+    assert len(losses) == 4
+    assert float(losses[3]) == pytest.approx(trained[1]["losses"][1], abs=1e-4)
+    assert len(second.rstrip(",").split(",")) == len(validated)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["config"]["batch_size"] == 12
+
+
+def test_four_steps_equal_two_a_restart_and_two(fast, tmp_path):
+    run.train(fast, tmp_path / "whole", lambda _: None)
+    with fast.copy_and_resolve_references().unlocked() as half:
+        half.train.steps = 2
+    run.train(half, tmp_path / "parts", lambda _: None)
+    assert int(latest(tmp_path / "parts").step) == 2
+    said = []
+    run.train(fast, tmp_path / "parts", said.append)
+    assert any("resuming at step 2 of 4" in line for line in said)
+    assert_same_state(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
+
+    def figures(name):
+        with MetricsLog(tmp_path / name) as log:
+            hidden = ("time", "pairs_per_second")
+            return [{k: v for k, v in r.items() if k not in hidden} for r in log.rows()]
+
+    assert figures("whole") == figures("parts")
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(fast, tmp_path, monkeypatch):
+    run.train(fast, tmp_path / "whole", lambda _: None)
+    original = run.write_outputs
+
+    def interrupt(state_of_run, workdir, log, validated=None):
+        if validated is not None and log.rows()[-1]["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(state_of_run, workdir, log, validated)
+
+    monkeypatch.setattr(run, "write_outputs", interrupt)
+    said = []
+    assert not run.train(fast, tmp_path / "parts", said.append)
+    assert said[-1] == "stopped at step 2, saved; the same command goes on from there"
+    monkeypatch.setattr(run, "write_outputs", original)
+    assert run.train(fast, tmp_path / "parts", said.append)
+    assert_same_state(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
+
+
+def test_another_config_in_the_same_folder_is_refused_with_what_differs(fast, tmp_path):
+    run.train(fast, tmp_path, lambda _: None)
+    with fast.copy_and_resolve_references().unlocked() as other:
+        other.optimizer.learning_rate = 0.5
+        other.eval.every = 4  # may change
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.003 then, 0\.5 now") as e:
+        run.train(other, tmp_path, lambda _: None)
+    assert "eval.every" not in str(e.value)
+    assert "Give another --workdir" in str(e.value)
+
+
+def test_the_length_of_a_cosine_schedule_may_not_change(fast, tmp_path):
+    with fast.unlocked():
+        fast.optimizer.schedule = "cosine"
+    run.train(fast, tmp_path, lambda _: None)
+    with fast.unlocked():
+        fast.train.steps = 8
+    with pytest.raises(ValueError, match=r"config\.train\.steps: 4 then, 8 now"):
+        run.train(fast, tmp_path, lambda _: None)
+
+
+def test_nan_stops_with_the_step_and_the_module(fast, tmp_path, monkeypatch):
+    def poisoned(model, optimizer, shape, seed, create=recipe.create_state):
+        state = create(model, optimizer, shape, seed)
+        params = state.params
+        params["tower"]["block2"]["conv1"]["kernel"] *= 1e30  # overflows in block2's norm1
+        return state
+
+    monkeypatch.setattr(recipe, "create_state", poisoned)
+    expected = "step 1: the output of tower/block2/norm1"
+    with pytest.raises(TrainingDivergedError, match=expected) as e:
+        run.train(fast, tmp_path, lambda _: None)
+    assert "learning_rate" in str(e.value)
