@@ -96,7 +96,7 @@ def _model() -> ConfigDict:
     m.tower = "koch"  # a name in siamjax.models.TOWERS
     m.tower_options = ConfigDict()  # arguments of that tower beyond `init`
     m.head = "weighted_l1"  # a name in siamjax.models.HEADS
-    m.head_options = ConfigDict()
+    m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
     return m
 

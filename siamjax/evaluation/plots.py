@@ -36,7 +36,7 @@ DATA_FITS = tuple(LOSSES)
 PAIR_LINES = (
     ("auc", "pairs, AUC", PURPLE),
     ("best_accuracy", "pairs, accuracy at the best threshold", GREEN),
-    ("pair_accuracy", "pairs, accuracy", ORANGE),
+    ("pair_accuracy", "pairs, accuracy at similarity 0.5", ORANGE),
 )
 
 
@@ -162,8 +162,8 @@ def pair_grid(
     wide, tall = 2 * width / height + 0.45, 1.5  # a cell, in image heights
     blocks = [np.flatnonzero(same), np.flatnonzero(~same)]
     lines = max(1, *(math.ceil(len(b) / columns) for b in blocks))
-    inches = 4.8 / (columns * wide) * lines * tall
-    figure, panels = _figure(10, inches + 3.4, title=title, mosaic=(inches + 0.5, 1.9))
+    inches = 4.55 / (columns * wide) * lines * tall
+    figure, panels = _figure(10, inches + 3.3, title=title, mosaic=(inches + 0.5, 1.9))
     for axes, block, name in zip(panels, blocks, ("Same class", "Different classes"), strict=False):
         block = block[np.argsort(-similarity[block], kind="stable")]
         right_calls = (similarity[block] >= threshold) == same[block]
@@ -249,7 +249,8 @@ def _loss_panel(axes: Axes, train: Rows, validation: Rows, loss: str | None) -> 
     axes.set_ylabel("loss")
     values = np.concatenate(drawn) if drawn else np.ones(1)
     lowest, highest = float(values.min()), float(values.max())
-    if lowest > 0 and highest / lowest > 30:  # a penalty or a blow-up dwarfs the rest
+    # A penalty or a blow-up would press the rest of the picture flat.
+    if lowest > 0 and highest / lowest > (8 if penalised else 30):
         _log_scale(axes, lowest, highest)
     else:
         axes.set_ylim(bottom=min(0.0, lowest))

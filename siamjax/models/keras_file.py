@@ -40,7 +40,9 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
         if place.startswith("optimizer"):
             return
         left -= item.size * item.dtype.itemsize
-        if left < 0 or item.external or item.is_virtual:  # compressed, or never written: HDF5 would fill it up in memory
+        if (
+            left < 0 or item.external or item.is_virtual
+        ):  # compressed, or never written: HDF5 would fill it up in memory
             raise ValueError(
                 f"up to {place} it declares more bytes than it has: damaged, or compressed. Save"
                 " it again with save_weights"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,22 +118,17 @@ def _torchvision(model: Mapping[str, Any], prefix: str = "features") -> Plan:
     return plan
 
 
-def _bubbliiiing(
-    model: Mapping[str, Any], map_size: tuple[int, int] | None, channels: int
-) -> Plan:
+def _bubbliiiing(model: Mapping[str, Any], map_size: tuple[int, int] | None) -> Plan:
     """The VGG inside, and two dense layers of which the first sees maps flattened (c, h, w)."""
+    plan = _torchvision(model, "vgg.features")
+    channels = [model[path].shape[-1] for path in plan if path.endswith("/bias")][-1] if plan else 1
 
     def rows(array: np.ndarray) -> np.ndarray:
         h, w = map_size or (math.isqrt(array.shape[-1] // channels),) * 2
-        if array.ndim != 2 or h * w * channels != array.shape[1]:
-            raise ValueError(
-                f"fully_connect1.weight has shape {list(array.shape)}, which is not that of"
-                f" {channels} square maps: give import_weights the tower's last maps' size,"
-                " map_size=(h // 32, w // 32) for images of h x w"
-            )
-        return array.reshape(-1, channels, h, w).transpose(2, 3, 1, 0).reshape(-1, len(array))
+        maps = array.reshape(len(array), channels, h, w)
+        return maps.transpose(2, 3, 1, 0).reshape(-1, len(array))
 
-    return _torchvision(model, "vgg.features") | {
+    return plan | {
         "params/head/hidden/kernel": _Source("fully_connect1.weight", rows),
         "params/head/hidden/bias": _Source("fully_connect1.bias"),
         "params/head/output/kernel": _Source("fully_connect2.weight", _kernel),
@@ -157,6 +153,12 @@ _MARKS = {  # kind -> a name in every such file
     "bubbliiiing-vgg": "vgg.features.0.weight",
     "keras-resnet-v2": "conv1_conv/kernel",
 }
+_SCOPES = {  # kind -> the part of the model that it must fill
+    "torchvision-vgg": ("tower/",),
+    "bubbliiiing-vgg": ("tower/", "head/"),
+    "keras-resnet-v2": ("tower/backbone/",),
+}
+_FIRST_KERNELS = tuple(_MARKS.values())
 # Also in the files, and of no use here: a classifier's layers and PyTorch's step counters.
 _UNUSED = ("classifier.", "predictions/", "probs/")
 
@@ -233,8 +235,11 @@ def import_weights(
     arrays = _named(read_arrays(path))
     kind = _recognise(arrays, path) if kind == "auto" else kind
     plan = _plan(kind, model, map_size)
-    turned, bad_shapes = _turn(plan, arrays, model, sum_colours)
-    _compare(plan, arrays, model, bad_shapes, f"{path} does not fit this model as {kind}")
+    turned, others = _turn(plan, arrays, model, sum_colours)
+    if differences := _compare(plan, arrays, model, others, kind):
+        raise ValueError(
+            f"{path}, read as {kind}, does not fit this model:\n{differences}{_hints(others)}"
+        )
     for ours, array in turned.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{path}: {plan[ours].name} holds numbers that are not finite")
@@ -243,7 +248,9 @@ def import_weights(
         new = turned.get(_path(keys))
         return leaf if new is None else jnp.asarray(new, leaf.dtype)
 
-    both = jax.tree_util.tree_map_with_path(replaced, {"params": params, "batch_stats": batch_stats})
+    both = jax.tree_util.tree_map_with_path(
+        replaced, {"params": params, "batch_stats": batch_stats}
+    )
     return both["params"], both["batch_stats"]
 
 
@@ -279,13 +286,80 @@ def _recognise(arrays: Arrays, path: Path) -> str:
 
 def _plan(kind: str, model: Mapping[str, Any], map_size: tuple[int, int] | None) -> Plan:
     if kind == "keras-resnet-v2":
-        plan, wanted = _keras_resnet(model), "tower resnet_v2"
-    elif kind == "torchvision-vgg":
-        plan, wanted = _torchvision(model), "tower vgg"
-    else:
-        wanted = "tower vgg and head l1_mlp"
-        last = [leaf.shape[-1] for path, leaf in model.items() if path.endswith("kernel") and "/conv" in path]
-        plan = _bubbliiiing(model, map_size, last[-1]) if last else {}
-    if not plan:
-        raise ValueError(f"kind {kind} is for {wanted}; this model has other layers")
-    return plan
+        return _keras_resnet(model)
+    if kind == "torchvision-vgg":
+        return _torchvision(model)
+    return _bubbliiiing(model, map_size)
+
+
+def _turn(
+    plan: Plan, arrays: Arrays, model: Mapping[str, Any], sum_colours: bool
+) -> tuple[Arrays, list[str]]:
+    """The file's arrays by the model's paths, and a line for each that has another shape."""
+    turned: Arrays = {}
+    others = []
+    for ours, source in plan.items():
+        if source.name not in arrays or ours not in model:
+            continue
+        array, shape = arrays[source.name], tuple(model[ours].shape)
+        try:
+            new = source.turn(array)
+        except ValueError:  # the shape allows no such turn
+            new = array[None]
+        if sum_colours and new.ndim == 4 and (new.shape[2], shape[2]) == (3, 1):
+            new = new.sum(2, keepdims=True)
+        if new.shape == shape and np.issubdtype(new.dtype, np.floating):
+            turned[ours] = new
+        else:
+            short = _short(ours)
+            others.append(f"{source.name} {list(array.shape)} -> {short} {list(shape)}")
+    return turned, others
+
+
+def _compare(
+    plan: Plan, arrays: Arrays, model: Mapping[str, Any], others: list[str], kind: str
+) -> str:
+    """What is only in the file, only in the model, and of other shapes, in columns; "" if nothing."""
+    wanted = {source.name for ours, source in plan.items() if ours in model}
+    scope = _SCOPES[kind]
+    extra = [f"{name} {list(a.shape)}" for name, a in arrays.items() if name not in wanted]
+    missing = [
+        f"{_short(ours)} {list(leaf.shape)}" + (f" ({plan[ours].name})" if ours in plan else "")
+        for ours, leaf in model.items()
+        if ours.split("/", 1)[1].startswith(scope)
+        and not (ours in plan and plan[ours].name in arrays)
+    ]
+    lines = []
+    if extra or missing:
+        left = [f"only in the file ({len(extra)})", *(f"  {x}" for x in _some(extra))]
+        right = [f"only in the model ({len(missing)})", *(f"  {x}" for x in _some(missing))]
+        width = max(map(len, left)) + 3
+        lines += [f"{a:{width}}{b}".rstrip() for a, b in zip_longest(left, right, fillvalue="")]
+    if others:
+        lines.append(f"in both, with other shapes or no floats ({len(others)}), file -> model")
+        lines += [f"  {line}" for line in _some(others)]
+    return "\n".join(lines)
+
+
+def _some(names: list[str]) -> list[str]:
+    more = len(names) - SHOWN
+    return names[:SHOWN] + ([f"... and {more} more"] if more > 0 else [])
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("params/")
+
+
+def _hints(others: list[str]) -> str:
+    text = ""
+    if any(line.startswith(_FIRST_KERNELS) for line in others):
+        text += (
+            "\nThe first kernel is for another number of colours: of weights for colour, build the"
+            " tower with replicate_grey=True, or import them with sum_colours=True."
+        )
+    if any(line.startswith("fully_connect1.weight") for line in others):
+        text += (
+            "\nfully_connect1 is for another image size, or for images that are not square: give"
+            " map_size, the rows and columns of the tower's last maps (h // 32, w // 32)."
+        )
+    return text

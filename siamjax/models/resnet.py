@@ -73,7 +73,13 @@ class Backbone(nn.Module):
         return shortcut + self._conv(f"{name}_3_conv", 4 * features, 1)(y)
 
     def _conv(
-        self, name: str, features: int, size: int, stride: int = 1, padding: int = 0, bias: bool = True
+        self,
+        name: str,
+        features: int,
+        size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
     ) -> nn.Conv:
         return nn.Conv(
             features,

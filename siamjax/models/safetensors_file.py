@@ -32,7 +32,9 @@ def read_safetensors(path: Path) -> Arrays:
     data = np.memmap(path, np.uint8, "r")
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > min(MAX_HEADER, len(data) - 8):
-        raise ValueError(f"its header has {length:,} bytes by its own account: damaged or cut short")
+        raise ValueError(
+            f"its header has {length:,} bytes by its own account: damaged or cut short"
+        )
     try:
         header = json.loads(data[8 : 8 + length].tobytes())
         entries = [

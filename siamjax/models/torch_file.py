@@ -259,7 +259,9 @@ def _open_zip(path: Path, data: np.ndarray) -> tuple[Any, Callable[[_Storage], i
         if (info := entries.get(name)) is None:
             raise ValueError(f"its part {name!r} is missing")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise ValueError(f"its part {name!r} is compressed or encrypted, which PyTorch never does")
+            raise ValueError(
+                f"its part {name!r} is compressed or encrypted, which PyTorch never does"
+            )
         at = info.header_offset
         header = data[at : at + 30].tobytes()
         if len(header) < 30 or header[:4] != b"PK\x03\x04":

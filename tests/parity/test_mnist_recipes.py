@@ -55,12 +55,16 @@ RECIPES = {
 }
 
 
-def close(got, expected, what, tolerance=1e-4):
-    """Relative to the largest value of an array: single ones may be 0."""
+# The bias of a linear layer cancels in the distance: both sides have it. Its gradient is rounding.
+CANCELS = {"mnist_cnn": ("tower/dense/bias",)}
+
+
+def close(got, expected, what):
+    """Within 1e-4 of the largest value of an array: single values may be 0."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     assert got.shape == expected.shape, what
     worst = np.abs(got - expected).max() / np.abs(expected).max()
-    assert worst < tolerance, f"{what}: {worst:.1e}"
+    assert worst < 1e-4, f"{what}: {worst:.1e}"
 
 
 def part(recorded, name):
@@ -101,13 +105,20 @@ def compare(recipe, recorded):
             expected = part(recorded, "gradient")
             assert expected.keys() == dict(named_leaves(slope)).keys()
             for path, leaf in named_leaves(slope):
-                close(leaf, expected[path], f"gradient of {path}")
+                if path in CANCELS.get(recipe, ()):
+                    assert max(np.abs(leaf).max(), np.abs(expected[path]).max()) < 1e-8
+                else:
+                    close(leaf, expected[path], f"gradient of {path}")
         updates, state = optimizer.update(slope, state, params)
         params = optax.apply_updates(params, updates)
     expected = part(recorded, "after")
     for path, leaf in named_leaves(params):
+        if path in CANCELS.get(recipe, ()):
+            assert max(np.abs(leaf).max(), np.abs(expected[path]).max()) < 1e-6
+            continue
         close(leaf, expected[path], f"{path} after three steps")
-        assert np.abs(leaf - initial[path]).max() > 0, f"{path} did not move"
+        moved = np.abs(expected[path] - initial[path]).max()
+        assert np.abs(leaf - expected[path]).max() < 0.02 * moved, f"{path} moved otherwise"
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
