@@ -121,6 +121,7 @@ def _optimizer() -> ConfigDict:
     z.epsilon = 1e-7  # adam, adamw, rmsprop; Keras' default
     z.decay = 0.9  # rmsprop: of the running mean of squares
     z.weight_decay = 0.0  # adamw: decoupled
+    z.frozen = ()  # path patterns of parameters that do not train and cost no optimiser memory
     z.clip_norm = placeholder(float)  # clip the global norm of the gradient; None: never
     return z
 

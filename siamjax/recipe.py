@@ -152,7 +152,8 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     optimizer = create_optimizer(config.optimizer, total)
     scheme = build_scheme(config)
     augment = build_augmentation(config)
-    state = create_state(model, optimizer, feed.images.shape[1:], config.seed)
+    frozen = tuple(config.optimizer.frozen)
+    state = create_state(model, optimizer, feed.images.shape[1:], config.seed, frozen)
     objective.check(state.params)
     periods = (
         config.train.log_every,
@@ -166,7 +167,13 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         title=f"{config.model.tower} on {splits.name}",
         plan=Plan(total, *periods, feed.epoch, dispatch, shuffles=feed.order is not None),
         step=make_train_step(
-            build_model(config, devices.axis), scheme, augment, objective, optimizer, devices.axis
+            build_model(config, devices.axis),
+            scheme,
+            augment,
+            objective,
+            optimizer,
+            devices.axis,
+            frozen,
         ),
         devices=devices,
         feed=feed,

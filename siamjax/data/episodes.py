@@ -3,8 +3,8 @@
 A trial shows one query image and `way` classes with `shot` support images each; exactly one of the
 classes is the query's. How hard that is depends on which classes meet and on who drew the images,
 so each function here is one protocol, its name travels in `Episodes.protocol`, and numbers of
-different protocols must not be compared. The same function with the same seed gives the same
-trials on every machine.
+different protocols must not be compared. The same images and seed give the same trials on every
+machine.
 """
 
 from __future__ import annotations

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-import os
 import posixpath
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +15,7 @@ import numpy as np
 from siamjax.data.cache import SPLITS
 from siamjax.data.files import SUFFIXES, DirectoryFiles, natural
 from siamjax.data.folder import SPLIT_FOLDERS
-from siamjax.data.pair_schemes import distinct
 from siamjax.data.splits import DataNotFound, name_some
-from siamjax.types import LabelledImages, PairTable
 
 COLUMNS = {
     "left": ("left", "x1"),
@@ -114,6 +109,8 @@ def find_table(root: Path) -> Path:
         raise DataNotFound(
             f"there is no {root.absolute()}. Set config.data.dir to one of:\n{LAYOUTS}"
         )
+    if root.suffix.lower() == ".zip":
+        raise ValueError(f"{root} is a zip: unpack it, and point config.data.dir at the folder")
     if root.is_file():
         return root
     tables = [
@@ -293,55 +290,3 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}, after line {line}: {error}; is a quote not closed?") from error
     except UnicodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error}): save it as "CSV UTF-8"') from error
-
-
-def write_pair_folders(
-    out: Path, train: tuple[LabelledImages, int], test: tuple[LabelledImages, int], seed: int
-) -> None:
-    """Writes folders of two images with `annos.csv`, half of the pairs same, half different.
-
-    `OUT/init_data/data/train/1/a.jpg`, `b.jpg`, ...; `.../test/481/a.jpg`, ...; and
-    `OUT/init_data/data/annos.csv` with the columns `label,folder`. No pair occurs twice.
-
-    Args:
-        out: must not exist, or be empty.
-        train: the images of the training pairs, and how many pairs.
-        test: the images of the test pairs, and how many pairs.
-        seed: of the pairs.
-
-    Raises:
-        ValueError: if `out` holds anything, or the images do not give so many pairs.
-    """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out} is there already and is not overwritten: give another folder")
-    tables = [distinct(images.labels, seed + i, n) for i, (images, n) in enumerate((train, test))]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # All of it appears at once: half a folder would look like a whole one.
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        data = aside / "init_data" / "data"
-        lines = ["label,folder"]
-        for name, (images, _), table in zip(("train", "test"), (train, test), tables, strict=True):
-            lines += _write_pairs(data, name, images, table, first=len(lines))
-        (data / LABELS).write_text("\n".join(lines) + "\n")
-        if out.exists():
-            out.rmdir()
-        os.chmod(aside, 0o755)
-        os.rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write_pairs(
-    data: Path, name: str, images: LabelledImages, table: PairTable, first: int
-) -> list[str]:
-    from PIL import Image
-
-    for number, sides in enumerate(zip(table.left, table.right, strict=True), first):
-        folder = data / name / str(number)
-        folder.mkdir(parents=True)
-        for side, index in zip("ab", sides, strict=True):
-            pixels = images.images[index]
-            picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-            picture.save(folder / f"{side}.jpg", quality=95, subsampling=0)
-    return [f"{int(same)},{name}/{number}" for number, same in enumerate(table.same, first)]

@@ -1,314 +1,326 @@
-"""Your own pairs: a CSV of `left,right,same`, or numbered folders of two images with a label list.
+"""Your own pairs: a source that states which images are the same, rather than their classes.
 
-Such data state pairs, not classes. What they do not state is unknown: two images that no row
-compares may or may not show the same thing, and are never taken for different.
+What such data do not state is unknown: two images that no row compares may or may not show the
+same thing, and are never taken for different.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
 import os
-import posixpath
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from siamjax.config import ConfigDict, lookup
-from siamjax.data.cache import SPLITS, Collected, Decoded, Entry, Write, cache_directory, cache_key
-from siamjax.data.cache import cached as cached_images
+from siamjax.data.cache import (
+    SPLITS,
+    Collected,
+    Decoded,
+    Entry,
+    Write,
+    cache_directory,
+    cache_key,
+    cached,
+)
 from siamjax.data.decode import decode_files
-from siamjax.data.files import SUFFIXES, DirectoryFiles, natural
-from siamjax.data.folder import SPLIT_FOLDERS
-from siamjax.data.pair_schemes import check_table, connected
-from siamjax.data.splits import DataNotFound, data_root, name_some, part, refuse_drawer_split
+from siamjax.data.files import MAX_BYTES
+from siamjax.data.pair_files import LABELS, Faults, Rows, find_table, read_csv, read_folders
+from siamjax.data.pair_schemes import check_table, connected, distinct
+from siamjax.data.splits import data_root, name_some, part, refuse_drawer_split
 from siamjax.preprocess import preprocess_of
 from siamjax.types import DataSplits, LabelledImages, PairTable
-
-COLUMNS = {
-    "left": ("left", "x1"),
-    "right": ("right", "x2"),
-    "same": ("same", "label"),
-    "split": ("split",),
-    "folder": ("folder",),
-}
-WORDS = {"1": True, "true": True, "same": True, "1.0": True}
-WORDS |= {"0": False, "false": False, "different": False, "0.0": False}
-LABELS = "annos.csv"
-LAYOUTS = f"""\
-  a CSV:                           numbered folders of two images each:
-    left,right,same                  DIR/.../train/1/a.jpg, b.jpg
-    cats/1.jpg,cats/2.jpg,1          DIR/.../train/2/a.jpg, b.jpg
-    cats/1.jpg,dogs/7.jpg,0          DIR/.../test/1/a.jpg, b.jpg
-  (paths relative to the CSV; a      DIR/.../{LABELS}, with a column "label": first the rows of
-  column "split" may say train,      train/ in natural order (2 before 10), then those of test/;
-  validation or test)                or with a column "folder" as well: train/1"""
-
-
-@dataclass
-class Faults:
-    """What is wrong with a table, counted by kind, the first few of each kind kept."""
-
-    count: Counter[str] = field(default_factory=Counter)
-    first: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, kind: str, *where: str, count: int | None = None) -> None:
-        """`count` faults (None: one for each of `where`), some of them at `where`."""
-        self.count[kind] += len(where) if count is None else count
-        self.first[kind] += where[: max(0, 5 - len(self.first[kind]))]
-
-    def stop(self, place: Path) -> None:
-        """Raises ValueError if there is any."""
-        if not self.count:
-            return
-        lines = []
-        for kind, count in self.count.items():
-            more = count - len(self.first[kind])
-            shown = ", ".join(self.first[kind]) + (f", ... {more:,} more" if more else "")
-            lines.append(f"  - {kind}: {count:,} ({shown})")
-        total = sum(self.count.values())
-        raise ValueError(f"{place} has {total:,} fault(s); mend them all:\n" + "\n".join(lines))
-
-
-@dataclass
-class Rows:
-    """Pairs as their file states them.
-
-    Attributes:
-        base: what `names` are relative to.
-        names: each image once.
-        left, right: `[p]`, indices into `names`.
-        same: `bool [p]`.
-        split: `[p]`, indices into `SPLITS`, or -1 where nothing is said.
-        where: `[p]`, the line of the file.
-        notes: sentences for the user.
-    """
-
-    base: Path
-    names: list[str]
-    left: np.ndarray
-    right: np.ndarray
-    same: np.ndarray
-    split: np.ndarray
-    where: np.ndarray
-    notes: list[str]
-
-    @classmethod
-    def of(cls, base: Path, names: list[str], rows: Sequence[tuple], notes: list[str]) -> Rows:
-        """From tuples (left, right, same, split, where)."""
-        table = np.array(rows, np.int64).reshape(-1, 5).T
-        return cls(base, names, table[0], table[1], table[2] == 1, table[3], table[4], notes)
 
 
 def pair_table(config: ConfigDict) -> DataSplits:
     """Reads pairs from `config.data.dir`: a CSV, the folder of one, or folders of two images.
 
     A CSV has the columns `left,right,same` (or `label`; 0/1, true/false, same/different) and
-    perhaps `split`; comma, semicolon or tab. Folders of two images, `train/1/a.jpg` and `b.jpg`,
-    lie anywhere under `config.data.dir`, with `annos.csv`. The whole table is checked before
-    anything is trained, and its faults are reported together.
+    perhaps `split`, separated by comma, semicolon or tab. Folders of two images, `train/1/a.jpg`
+    and `b.jpg`, lie anywhere under `config.data.dir`, with `annos.csv`. The whole table is checked
+    before anything is trained, and its faults are reported together.
 
-    Where the table has no validation split, pairs that share no image with any other are held
-    out of the training pairs by `config.seed`; if there are not enough of them, pairs are held
-    out whose images are seen in training, and a note says so. `config.data.holdout = 0` makes the
-    test pairs the validation pairs.
+    Where the table has no validation pairs, some of the training pairs are held out by
+    `config.seed`: such as share no image with the others, if there are enough, else any, and a
+    note says so. `config.data.holdout = 0` makes the test pairs the validation pairs.
 
     Args:
         config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and `seed`.
 
     Returns:
-        The splits, `pairs` with one table for each. An image's label is the number of its set of
-        images joined by "same" pairs. Different labels do NOT mean that images differ; only the
-        pairs of the tables are known, so train with `config.pairs.scheme = "explicit"`.
+        The splits, `pairs` with one table for each. The label of an image is the set of images
+        that "same" pairs join it with. Different labels do NOT mean that images differ: only what
+        the tables state is known, so train with `config.pairs.scheme = "explicit"`.
 
     Raises:
         DataNotFound: if there is nothing at `config.data.dir`.
-        ValueError: if the layout is neither of those, or the table has faults: every kind with
-            its count and the first lines.
+        ValueError: if the layout is none of those, or the table has faults: each kind with its
+            count and where the first are.
     """
     refuse_drawer_split(config)
     faults = Faults()
-    place = _place(data_root(config))
+    place = find_table(data_root(config))
     rows = read_csv(place, faults) if place.is_file() else read_folders(place, faults)
     decoded = _decoded(config, rows, faults)
-    _check_rows(rows, faults)
+    _, contradicted = _repeats(rows.left, rows.right, rows.same)
+    for line in rows.line[contradicted]:
+        faults.add("pairs said to be both same and different", f"line {line}")
     faults.stop(place)
-    if not len(rows.same):
+    if decoded is None:
         raise ValueError(f"{place} holds no pair")
-    images = decoded.images
-    picture = _pictures(images)
-    split, notes = _divided(rows, picture, config)
-    notes = [*rows.notes, *decoded.notes, *_remarks(rows, picture, split), *notes]
-    parts, tables = {}, {}
-    for number, name in enumerate(SPLITS):
-        if (split == number).any():
-            parts[name], tables[name] = _part(rows, images, split == number)
+    picture = _pictures(decoded.images.images)
+    remarks = _remarks(rows, picture)
+    split, told = _divided(place, rows, picture, config)
+    parts = _parts(rows, decoded.images, split)
     for name in ("train", "validation"):
         try:
-            check_table(tables[name], len(parts[name]))
+            check_table(parts[name][1], len(parts[name][0]))
         except ValueError as error:
             raise ValueError(f"{place}, {name} pairs: {error}") from error
-    table = (rows.left, rows.right, rows.same, rows.split)
-    content = b"".join(column.tobytes() for column in table)
     agree = int(rows.same.sum())
+    columns = b"".join(c.tobytes() for c in (rows.left, rows.right, rows.same, rows.split))
     return DataSplits(
-        train=parts["train"],
-        validation=parts["validation"],
-        test=parts.get("test"),
-        name=f"pairs:{place.resolve().stem}",
+        train=parts["train"][0],
+        validation=parts["validation"][0],
+        test=parts["test"][0] if "test" in parts else None,
+        name=f"pairs:{data_root(config).resolve().stem}",
         summary=f"{len(rows.same):,} pairs ({agree:,} same, {len(rows.same) - agree:,} different),"
-        f" {len(images):,} images, {decoded.pixels}",
-        notes=tuple(notes),
-        fingerprint=hashlib.sha256(decoded.key.encode() + content).hexdigest(),
-        pairs=tables,
+        f" {len(rows.names):,} images, {decoded.pixels}",
+        notes=(*rows.notes, *decoded.notes, *remarks, *told),
+        fingerprint=hashlib.sha256(decoded.key.encode() + columns).hexdigest(),
+        pairs={name: table for name, (_, table) in parts.items()},
     )
 
 
-def _place(root: Path) -> Path:
-    """The CSV of pairs, or the directory that holds folders of two images."""
-    if not root.exists():
-        raise DataNotFound(
-            f"there is no {root.absolute()}. Set config.data.dir to one of:\n{LAYOUTS}"
-        )
-    if root.is_file():
-        return root
-    csvs = sorted(path for path in root.glob("*.csv") if {"left", "right"} <= set(_columns(path)))
-    if len(csvs) > 1:
-        raise ValueError(f"{root} holds several tables of pairs: {name_some([p.name for p in csvs])};"
-                         " point config.data.dir at one of them")  # fmt: skip
-    # Beside other data sets, only the one folder that the layout names is meant.
-    return csvs[0] if csvs else root / "init_data" if (root / "init_data").is_dir() else root
+def _decoded(config: ConfigDict, rows: Rows, faults: Faults) -> Decoded | None:
+    """All images, in the order of `rows.names` unless there are faults; None if there is none."""
+    preprocess = preprocess_of(config)
+    digest = hashlib.sha256(str(rows.base.absolute()).encode("utf-8", "surrogateescape"))
+    entries: list[Entry] = []
+    lines = np.full(len(rows.names), np.iinfo(np.int64).max)
+    for side in (rows.left, rows.right):
+        np.minimum.at(lines, side, rows.line)
+    for line, name in zip(lines, rows.names, strict=True):
+        try:
+            status = os.stat(os.path.join(rows.base, name))
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
+            faults.add("images that are not there", f"line {line}: {name[:80]!r}, {reason}")
+            continue
+        entries.append(Entry(name, "image"))
+        stated = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        digest.update(stated.encode("utf-8", "surrogateescape"))
+    if not entries:
+        return None
 
+    def read(name: str) -> bytes:
+        path = rows.base / name
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than the {MAX_BYTES:,} bytes a picture may have")
+        return path.read_bytes()
 
-# ----------------------------------------------------------------------------------- reading tables
+    def collect(write: Write) -> Collected:
+        return decode_files(read, entries, preprocess, write)
 
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV that are not empty, each with its line, the header first."""
-    with path.open("rb") as raw:
-        start = raw.read(1 << 16)
-    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    head = start.partition(b"\n")[0].replace(b"\0", b"")
-    delimiter = max(b",", b";", b"\t", key=head.count).decode()
+    key = cache_key("pair_table", digest.hexdigest(), preprocess)
     try:
-        with path.open(newline="", encoding="utf-16" if wide else "utf-8-sig") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            for row in reader:
-                if any(row):
-                    yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}; is a quote not closed?") from error
-    except UnicodeError as error:
-        raise ValueError(f'{path} is not UTF-8: save it as "CSV UTF-8" ({error})') from error
+        found = cached(cache_directory(config), "pairs", key, preprocess, collect)
+    except ValueError as error:  # not one could be read
+        faults.add("images that cannot be read", str(error), len(entries))
+        return None
+    if lost := len(entries) - len(found.images):
+        reasons = next(note for note in found.notes if "could not be read" in note)
+        faults.add("images that cannot be read", reasons.split(": ", 1)[1], lost)
+    return found
 
 
-def _columns(path: Path) -> dict[str, int]:
-    """Where a CSV has the columns that it names."""
-    _, header = next(_records(path), (0, []))
-    names = [name.strip().lower() for name in header]
-    found = {key: [names.index(n) for n in known if n in names] for key, known in COLUMNS.items()}
-    return {key: places[0] for key, places in found.items() if places}
+def _repeats(
+    left: np.ndarray, right: np.ndarray, same: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows state a pair that an earlier one states, and which contradict another, or itself.
+
+    The order within a pair does not matter.
+    """
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    key = low * (high.max(initial=0) + 1) + high
+    _, first, pair = np.unique(key, return_index=True, return_inverse=True)
+    agree, stated = np.bincount(pair, same), np.bincount(pair)
+    torn = (agree > 0) & (agree < stated)
+    return first[pair] != np.arange(len(pair)), torn[pair] | ((left == right) & ~same)
 
 
-def _cells(path: Path, needed: Sequence[str], faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
-    """The known columns of each row; rows too short, or with no label, become faults."""
-    columns = _columns(path)
-    if missing := [name for name in needed if name not in columns]:
-        raise ValueError(
-            f"{path} must name its columns in its first line; there is none called"
-            f" {' or '.join(COLUMNS[missing[0]])}. Expected one of:\n{LAYOUTS}"
+def _pictures(images: np.ndarray) -> np.ndarray:
+    """A number for each image, equal for images of equal pixels, whatever files they came from."""
+    numbers: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+    return np.array([numbers.setdefault(d, len(numbers)) for d in digests])
+
+
+def _remarks(rows: Rows, picture: np.ndarray) -> list[str]:
+    """What does not forbid training, but should be known."""
+    left, right, notes = picture[rows.left], picture[rows.right], []
+    again, torn = _repeats(left, right, rows.same)
+    if again.any():
+        lines = [f"line {line}" for line in rows.line[again]]
+        notes.append(
+            f"{len(lines):,} rows repeat an earlier pair, and count again: {name_some(lines)}"
         )
-    longest = max(columns.values())
-    records = _records(path)
-    next(records)
-    for line, row in records:
-        if len(row) <= longest:
-            faults.add("rows with too few columns", f"line {line}")
-            continue
-        cells = {name: row[place].strip() for name, place in columns.items()}
-        if cells["same"].lower() in WORDS:
-            yield line, cells
-        else:
-            faults.add(
-                "labels that are none of 0, 1, true, false, same, different",
-                f"line {line}: {cells['same'][:40]!r}",
+    if torn.any():
+        lines = [f"line {line}" for line in rows.line[torn]]
+        notes.append(
+            f"{len(lines):,} rows contradict others, or themselves, by pictures that are identical"
+            f" at this size: {name_some(lines)}"
+        )
+    root = connected(len(rows.names), rows.left[rows.same], rows.right[rows.same])
+    chained = (root[rows.left] == root[rows.right]) & ~rows.same & ~torn
+    if chained.any():
+        lines = [f"line {line}" for line in rows.line[chained]]
+        notes.append(
+            f"{len(lines):,} rows call images different that other rows join by a chain of same"
+            f" pairs: {name_some(lines)}"
+        )
+    for number, name in enumerate(SPLITS[1:], 1):
+        ours, theirs = rows.split == number, rows.split < 1
+        own = np.union1d(left[ours], right[ours])
+        shared = np.intersect1d(own, np.union1d(left[theirs], right[theirs]))
+        if len(shared):
+            _, first = np.unique(picture, return_index=True)
+            names = [rows.names[i] for i in first[shared]]
+            notes.append(
+                f"LEAK: {len(shared):,} of {len(own):,} pictures of the {name} pairs are in"
+                f" training pairs too, so figures on them are too high: {name_some(names)}"
             )
+    return notes
 
 
-def read_csv(path: Path, faults: Faults) -> Rows:
-    """The rows of a CSV with the columns left, right, same (or label) and perhaps split.
-
-    Raises:
-        ValueError: if it is not such a CSV; faults of single rows go to `faults`.
-    """
-    names: dict[str, int] = {}
-    spelt: dict[str, int] = {"": -1}
-    rows = []
-
-    def image(cell: str) -> int:
-        if cell not in spelt:  # one image may be spelt in several ways
-            name = posixpath.normpath(cell.replace("\\", "/"))
-            spelt[cell] = names.setdefault(name, len(names))
-        return spelt[cell]
-
-    for line, cells in _cells(path, ("left", "right", "same"), faults):
-        left, right = image(cells["left"]), image(cells["right"])
-        split = cells.get("split", "").lower()
-        if left < 0 or right < 0:
-            faults.add("rows without a path", f"line {line}")
-        elif split and split not in SPLIT_FOLDERS:
-            faults.add("splits that are none of train, validation, test", f"line {line}: {split!r}")
-        else:
-            number = SPLITS.index(SPLIT_FOLDERS[split]) if split else -1
-            rows.append((left, right, WORDS[cells["same"].lower()], number, line))
-    return Rows.of(path.parent, list(names), rows, [])
-
-
-def read_folders(root: Path, faults: Faults) -> Rows:
-    """Folders `train/N` and `test/N` of two images each, and the rows of `annos.csv`.
-
-    The rows are matched to folders by the column "folder", else in natural order, train first,
-    and only if there are as many rows as folders.
-
-    Raises:
-        ValueError: if the layout is another, or rows cannot be matched to folders.
-    """
-    listing = DirectoryFiles(root).listing()
-    folders: dict[str, list[str]] = defaultdict(list)  # "train/1" -> its images
-    outside, tops = [], set()
-    for path in listing.images:
-        parts = path.split("/")
-        if len(parts) > 2 and parts[-3].lower() in SPLIT_FOLDERS:
-            folders["/".join(parts[-3:-1])].append(path)
-            tops.add("/".join(parts[:-3]))
-        else:
-            outside.append(path)
-    labels = sorted(root.rglob(LABELS))
-    if not folders or len(labels) != 1 or len(tops) > 1:
-        found = f"{len(folders):,} folders under {name_some(sorted(tops)) or 'no'} train/ or test/"
-        raise ValueError(
-            f"{root} holds no table of pairs: found {found}, and {len(labels)} {LABELS}."
-            f" Expected one of:\n{LAYOUTS}"
+def _divided(
+    place: Path, rows: Rows, picture: np.ndarray, config: ConfigDict
+) -> tuple[np.ndarray, list[str]]:
+    """The split of each row, as an index into `SPLITS`, and notes."""
+    share, seed = lookup(config, "data.holdout"), lookup(config, "seed")
+    split, notes = np.maximum(rows.split, 0), []
+    unsaid = int((rows.split < 0).sum())
+    if 0 < unsaid < len(split):
+        notes.append(f"{unsaid:,} rows say no split: they are for training")
+    if (split == 1).any():
+        return split, notes
+    if share == 0:
+        if not (split == 2).any():
+            raise ValueError(
+                f"{place} has no validation and no test pairs, so config.data.holdout must be"
+                " above 0: the share of its pairs that is held out for validation"
+            )
+        note = (
+            "config.data.holdout = 0: the test pairs are the validation pairs, so the figures on"
+            " them also choose the checkpoint and the threshold"
         )
-    order = sorted(folders, key=lambda f: (_split_of(f), natural(f)))
-    names, rows = list(listing.images), []
-    index = {name: i for i, name in enumerate(names)}
-    for folder, (line, cells) in _matched(order, labels[0], faults):
-        images = folders[folder]
-        if len(images) != 2:
-            faults.add("folders without exactly two images", f"{folder}: {len(images)}")
+        return np.where(split == 2, 1, split), [*notes, note]
+    train = np.flatnonzero(split == 0)
+    sides = picture[rows.left[train]], picture[rows.right[train]]
+    held, note = _hold_out(*sides, rows.same[train], share, seed)
+    split[train[held]] = 1
+    return split, [*notes, note]
+
+
+def _hold_out(
+    left: np.ndarray, right: np.ndarray, same: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, str]:
+    """Which pairs to hold out: sets of pairs that share no image with the rest, where it can be."""
+    rng = np.random.default_rng([seed, 0x5917])
+    n, wanted = max(left.max(initial=0), right.max(initial=0)) + 1, share * len(left)
+    _, island, size = np.unique(
+        connected(n, left, right)[left], return_inverse=True, return_counts=True
+    )
+    order = rng.permutation(np.flatnonzero(size <= wanted))
+    held = np.isin(island, order[np.cumsum(size[order]) <= wanted])
+    count = f"held out for validation by seed {seed}: {{:,}} of {len(left):,} pairs"
+    if held.sum() >= wanted / 2 and all(len(np.unique(same[side])) == 2 for side in (held, ~held)):
+        return held, f"{count.format(held.sum())}, no image of which is in a training pair"
+    held[:] = False
+    for value in (True, False):
+        rows = rng.permutation(np.flatnonzero(same == value))
+        held[rows[: np.clip(round(share * len(rows)), 1, max(len(rows) - 1, 0))]] = True
+    return held, (
+        f"{count.format(held.sum())}, by pair, so images: seen (too few pairs share no image with"
+        " the others; figures for new images will be lower)"
+    )
+
+
+def _parts(
+    rows: Rows, images: LabelledImages, split: np.ndarray
+) -> dict[str, tuple[LabelledImages, PairTable]]:
+    """The images and pairs of each split that has any (training and validation in any case)."""
+    root = connected(len(images), rows.left[rows.same], rows.right[rows.same])
+    first, labels = np.unique(root, return_inverse=True)
+    images = LabelledImages(
+        images=images.images,
+        labels=labels.astype(np.int32),
+        groups=images.groups,
+        drawers=images.drawers,
+        class_names=tuple(rows.names[i] for i in first),
+        paths=rows.names,
+    )
+    parts = {}
+    for number, name in enumerate(SPLITS):
+        chosen = split == number
+        if name == "test" and not chosen.any():
             continue
-        left, right = (index[name] for name in images)
-        rows.append((left, right, WORDS[cells["same"].lower()], _split_of(folder), line))
-    notes = [note for note in listing.notes if "of other types" not in note]
-    if outside:
-        notes.append(f"{len(outside):,} images outside train/N and test/N: {name_some(outside)}")
-    return Rows.of(root, names, rows, notes)
+        left, right = rows.left[chosen], rows.right[chosen]
+        used = np.union1d(left, right)
+        sides = (np.searchsorted(used, side).astype(np.int32) for side in (left, right))
+        parts[name] = part(images, used), PairTable(*sides, same=rows.same[chosen])
+    return parts
 
 
-def _split_of(folder: str) -> int:
-    return SPLITS.index(SPLIT_FOLDERS[folder.split("/")[0].lower()])
+def write_pair_folder(
+    out: Path, train: tuple[LabelledImages, int], test: tuple[LabelledImages, int], seed: int
+) -> None:
+    """Writes folders of two images with `annos.csv`, half of the pairs same, half different.
+
+    `OUT/init_data/data/train/1/a.jpg`, `b.jpg`, ...; `.../test/481/a.jpg`, ...; and
+    `OUT/init_data/data/annos.csv` with the columns `label,folder`. No pair occurs twice.
+
+    Args:
+        out: must not exist, or be empty.
+        train: the images of the training pairs, and how many pairs.
+        test: the images of the test pairs, and how many pairs.
+        seed: of the pairs.
+
+    Raises:
+        ValueError: if `out` holds anything, or the images do not give so many pairs.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"{out} is there already and is not overwritten: give another folder")
+    tables = [distinct(images.labels, seed + i, n) for i, (images, n) in enumerate((train, test))]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # All of it appears at once: half a folder would look like a whole one.
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        data = aside / "init_data" / "data"
+        lines = ["label,folder"]
+        for name, (images, _), table in zip(("train", "test"), (train, test), tables, strict=True):
+            lines += _write_pairs(data, name, images, table, first=len(lines))
+        (data / LABELS).write_text("\n".join(lines) + "\n")
+        if out.exists():
+            out.rmdir()
+        os.chmod(aside, 0o755)
+        os.rename(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_pairs(
+    data: Path, name: str, images: LabelledImages, table: PairTable, first: int
+) -> list[str]:
+    from PIL import Image
+
+    for number, sides in enumerate(zip(table.left, table.right, strict=True), first):
+        folder = data / name / str(number)
+        folder.mkdir(parents=True)
+        for side, index in zip("ab", sides, strict=True):
+            pixels = images.images[index]
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            picture.save(folder / f"{side}.jpg", quality=95, subsampling=0)
+    return [f"{int(same)},{name}/{number}" for number, same in enumerate(table.same, first)]

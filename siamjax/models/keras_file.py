@@ -25,7 +25,7 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
             more numbers than it has bytes, or does not name its layers.
     """
     try:
-        import h5py
+        import h5py  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             "Keras' weights are HDF5 files, which need h5py: pip install 'siamjax[weights]'"

@@ -6,33 +6,21 @@ Nothing in a file is ever executed, and no size that it declares is believed: se
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from siamjax.models.keras_file import read_keras
+from siamjax.models.layouts import LAYOUTS, Plan, Shapes, published
 from siamjax.models.safetensors_file import read_safetensors
 from siamjax.models.torch_file import LEGACY_START, Arrays, read_pth
 
+KINDS = ("auto", *LAYOUTS)
 SHOWN = 20  # names in each column of a mismatch
-_TORCHVISION = "https://download.pytorch.org/models/"
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
-_VGG_FILES = {  # convolutions, batch norms -> the published file
-    (8, 0): "vgg11-8a719046.pth", (8, 8): "vgg11_bn-6002323d.pth",
-    (10, 0): "vgg13-19584684.pth", (10, 10): "vgg13_bn-abd245e5.pth",
-    (13, 0): "vgg16-397923af.pth", (13, 13): "vgg16_bn-6c64b313.pth",
-    (16, 0): "vgg19-dcbb9e9d.pth", (16, 16): "vgg19_bn-c79401a0.pth",
-}  # fmt: skip
-_RESNET_BLOCKS = {6: 50, 23: 101, 36: 152}  # of stack conv4
-
-
-# ------------------------------------------------------------------------------------ the files
 
 
 def read_arrays(path: str | Path) -> Arrays:
@@ -63,125 +51,10 @@ def read_arrays(path: str | Path) -> Arrays:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(
-        f"{path} is no weights file that is known here ({path.stat().st_size:,} bytes, starting with"
+        f"{path} is no weights file that is known here ({path.stat().st_size:,} bytes, from"
         f" {start[:8]!r}): expected a PyTorch state dict (.pth), .safetensors, or Keras' .h5 or"
-        " .weights.h5. A web page or a Git LFS pointer saved in its place also looks like this"
+        " .weights.h5. It may be a web page, or a Git LFS pointer, saved in its place"
     )
-
-
-# ------------------------------------------------------------------------------------ the layouts
-
-
-class _Source(NamedTuple):
-    """Where a weight of the model is in the file, and how it is turned."""
-
-    name: str
-    turn: Callable[[np.ndarray], np.ndarray] = lambda array: array
-
-
-Plan = dict[str, _Source]  # "params/tower/conv1_1/kernel" -> its source
-
-
-def _kernel(array: np.ndarray) -> np.ndarray:
-    """PyTorch's (out, in, row, column) or (out, in) to (row, column, in, out) or (in, out)."""
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-_TORCH_NORM = {
-    "params/scale": "weight", "params/bias": "bias",
-    "batch_stats/mean": "running_mean", "batch_stats/var": "running_var",
-}  # fmt: skip
-_KERAS_NORM = {
-    "params/scale": "gamma", "params/bias": "beta",
-    "batch_stats/mean": "moving_mean", "batch_stats/var": "moving_variance",
-}  # fmt: skip
-
-
-def _torchvision(model: Mapping[str, Any], prefix: str = "features") -> Plan:
-    """PyTorch numbers the layers of `features`, ReLUs and pools included."""
-    plan: Plan = {}
-    number, block = 0, "1"
-    layers = sorted(p.split("/")[2] for p in model if p.startswith("params/tower/conv"))
-    for layer in dict.fromkeys(layers):
-        index = layer.removeprefix("conv")
-        number += index[0] != block  # the pool that ends a block
-        block = index[0]
-        tower = f"params/tower/{layer}"
-        plan[f"{tower}/kernel"] = _Source(f"{prefix}.{number}.weight", _kernel)
-        plan[f"{tower}/bias"] = _Source(f"{prefix}.{number}.bias")
-        if f"params/tower/norm{index}/scale" in model:
-            number += 1
-            for ours, theirs in _TORCH_NORM.items():
-                group, leaf = ours.split("/")
-                plan[f"{group}/tower/norm{index}/{leaf}"] = _Source(f"{prefix}.{number}.{theirs}")
-        number += 2
-    return plan
-
-
-def _bubbliiiing(model: Mapping[str, Any], map_size: tuple[int, int] | None) -> Plan:
-    """The VGG inside, and two dense layers of which the first sees maps flattened (c, h, w)."""
-    plan = _torchvision(model, "vgg.features")
-    channels = [model[path].shape[-1] for path in plan if path.endswith("/bias")][-1] if plan else 1
-
-    def rows(array: np.ndarray) -> np.ndarray:
-        h, w = map_size or (math.isqrt(array.shape[-1] // channels),) * 2
-        maps = array.reshape(len(array), channels, h, w)
-        return maps.transpose(2, 3, 1, 0).reshape(-1, len(array))
-
-    return plan | {
-        "params/head/hidden/kernel": _Source("fully_connect1.weight", rows),
-        "params/head/hidden/bias": _Source("fully_connect1.bias"),
-        "params/head/output/kernel": _Source("fully_connect2.weight", _kernel),
-        "params/head/output/bias": _Source("fully_connect2.bias"),
-    }
-
-
-def _keras_resnet(model: Mapping[str, Any]) -> Plan:
-    """Layers have Keras' own names; only a batch norm's variables have others."""
-    plan: Plan = {}
-    for path in model:
-        group, *_, layer, leaf = path.split("/")
-        if "/tower/backbone/" in path:
-            norm = layer.endswith("_bn")
-            plan[path] = _Source(f"{layer}/{_KERAS_NORM[f'{group}/{leaf}'] if norm else leaf}")
-    return plan
-
-
-KINDS = ("auto", "torchvision-vgg", "bubbliiiing-vgg", "keras-resnet-v2")
-_MARKS = {  # kind -> a name in every such file
-    "torchvision-vgg": "features.0.weight",
-    "bubbliiiing-vgg": "vgg.features.0.weight",
-    "keras-resnet-v2": "conv1_conv/kernel",
-}
-_SCOPES = {  # kind -> the part of the model that it must fill
-    "torchvision-vgg": ("tower/",),
-    "bubbliiiing-vgg": ("tower/", "head/"),
-    "keras-resnet-v2": ("tower/backbone/",),
-}
-_FIRST_KERNELS = tuple(_MARKS.values())
-# Also in the files, and of no use here: a classifier's layers and PyTorch's step counters.
-_UNUSED = ("classifier.", "predictions/", "probs/")
-
-
-def published(model: Mapping[str, Any]) -> str:
-    """Which file holds published weights for a model, and where it is to be had."""
-    towers = [p.split("/")[2:] for p in model if p.startswith("params/tower/")]
-    if any(layer[0] == "backbone" for layer in towers):
-        blocks = {p[1] for p in towers if p[1:] and p[1].startswith("conv4_block")}
-        depth = _RESNET_BLOCKS.get(len({name.split("_")[1] for name in blocks}))
-        if depth:
-            file = f"resnet{depth}v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
-            return f"{file} from {_KERAS}{file}"
-    count = tuple(
-        sum(p[0].startswith(kind) and p[1] in ("kernel", "scale") for p in towers)
-        for kind in ("conv", "norm")
-    )
-    if count in _VGG_FILES:
-        return f"{_VGG_FILES[count]} from {_TORCHVISION}{_VGG_FILES[count]}"
-    return "(none is published for this tower)"
-
-
-# ----------------------------------------------------------------------------------- the import
 
 
 def import_weights(
@@ -228,17 +101,28 @@ def import_weights(
     model = _flat({"params": params, "batch_stats": batch_stats})
     path = Path(path)
     if not path.is_file():
+        known = published(model) or "none is published for this tower"
         raise ValueError(
-            f"{path.absolute()} is not there. Weights for this tower: {published(model)};"
-            " download the file yourself and give its path"
+            f"{path.absolute()} is not there. Weights for this tower: {known}. Download the file"
+            " yourself and give its path"
         )
-    arrays = _named(read_arrays(path))
+    arrays = read_arrays(path)
+    if all(name.startswith("module.") for name in arrays):  # PyTorch's DataParallel
+        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     kind = _recognise(arrays, path) if kind == "auto" else kind
-    plan = _plan(kind, model, map_size)
+    layout = LAYOUTS[kind]
+    arrays = {
+        name: array
+        for name, array in arrays.items()
+        # PyTorch's batch norms count their steps; nothing uses the count.
+        if not name.startswith(layout.unused) and not name.endswith(".num_batches_tracked")
+    }
+    plan = layout.plan(model, map_size)
     turned, others = _turn(plan, arrays, model, sum_colours)
     if differences := _compare(plan, arrays, model, others, kind):
         raise ValueError(
-            f"{path}, read as {kind}, does not fit this model:\n{differences}{_hints(others)}"
+            f"{path}, read as {kind}, does not fit this model:\n{differences}"
+            + _hints(others, layout.first)
         )
     for ours, array in turned.items():
         if not np.isfinite(array).all():
@@ -262,20 +146,9 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _named(arrays: Arrays) -> Arrays:
-    """Without the prefix of PyTorch's DataParallel, and without what no model needs."""
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
-    return {
-        name: array
-        for name, array in arrays.items()
-        if not name.startswith(_UNUSED) and not name.endswith("num_batches_tracked")
-    }
-
-
 def _recognise(arrays: Arrays, path: Path) -> str:
-    for kind, mark in _MARKS.items():
-        if mark in arrays:
+    for kind, layout in LAYOUTS.items():
+        if layout.first in arrays:
             return kind
     few = ", ".join(list(arrays)[:5])
     raise ValueError(
@@ -284,17 +157,7 @@ def _recognise(arrays: Arrays, path: Path) -> str:
     )
 
 
-def _plan(kind: str, model: Mapping[str, Any], map_size: tuple[int, int] | None) -> Plan:
-    if kind == "keras-resnet-v2":
-        return _keras_resnet(model)
-    if kind == "torchvision-vgg":
-        return _torchvision(model)
-    return _bubbliiiing(model, map_size)
-
-
-def _turn(
-    plan: Plan, arrays: Arrays, model: Mapping[str, Any], sum_colours: bool
-) -> tuple[Arrays, list[str]]:
+def _turn(plan: Plan, arrays: Arrays, model: Shapes, sum_colours: bool) -> tuple[Arrays, list[str]]:
     """The file's arrays by the model's paths, and a line for each that has another shape."""
     turned: Arrays = {}
     others = []
@@ -316,17 +179,14 @@ def _turn(
     return turned, others
 
 
-def _compare(
-    plan: Plan, arrays: Arrays, model: Mapping[str, Any], others: list[str], kind: str
-) -> str:
-    """What is only in the file, only in the model, and of other shapes, in columns; "" if nothing."""
+def _compare(plan: Plan, arrays: Arrays, model: Shapes, others: list[str], kind: str) -> str:
+    """Columns of what is only in the file and only in the model, and the other shapes; or ""."""
     wanted = {source.name for ours, source in plan.items() if ours in model}
-    scope = _SCOPES[kind]
     extra = [f"{name} {list(a.shape)}" for name, a in arrays.items() if name not in wanted]
     missing = [
         f"{_short(ours)} {list(leaf.shape)}" + (f" ({plan[ours].name})" if ours in plan else "")
         for ours, leaf in model.items()
-        if ours.split("/", 1)[1].startswith(scope)
+        if ours.split("/", 1)[1].startswith(LAYOUTS[kind].scope)
         and not (ours in plan and plan[ours].name in arrays)
     ]
     lines = []
@@ -350,9 +210,10 @@ def _short(path: str) -> str:
     return path.removeprefix("params/")
 
 
-def _hints(others: list[str]) -> str:
+def _hints(others: list[str], first: str) -> str:
+    """What to do about shapes that often differ."""
     text = ""
-    if any(line.startswith(_FIRST_KERNELS) for line in others):
+    if any(line.startswith(first) for line in others):
         text += (
             "\nThe first kernel is for another number of colours: of weights for colour, build the"
             " tower with replicate_grey=True, or import them with sum_colours=True."

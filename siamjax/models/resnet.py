@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
@@ -158,8 +156,10 @@ class ResNetV2(nn.Module):
         if not self.embedding:
             return x
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        dense = functools.partial(nn.Dense, kernel_init=INITS[self.initial], dtype=self.dtype)
-        return nn.relu(dense(self.embedding, name="dense")(x))
+        x = nn.Dense(
+            self.embedding, kernel_init=INITS[self.initial], dtype=self.dtype, name="dense"
+        )(x)
+        return nn.relu(x)
 
     def _check(self) -> None:
         if self.initial not in INITS:

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -117,9 +117,10 @@ class _Unpickler(pickle._Unpickler):
     one opcode with which this one does so is taken out.
     """
 
-    dispatch = {
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = {
         code: run
-        for code, run in pickle._Unpickler.dispatch.items()  # pyright: ignore[reportAttributeAccessIssue]
+        for code, run in pickle._Unpickler.dispatch.items()
         if bytes([code]) not in _NEEDLESS
     }
 
@@ -161,8 +162,8 @@ class _Unpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         """`BUILD` sets attributes: only of our own two stand-ins."""
-        state = self.stack.pop()  # pyright: ignore[reportAttributeAccessIssue]
-        target = self.stack[-1]  # pyright: ignore[reportAttributeAccessIssue]
+        state = self.stack.pop()
+        target = self.stack[-1]
         if not isinstance(target, _Dict | _Parameter):
             raise ValueError(f"it sets attributes of a {type(target).__name__}: refused")
         target.__setstate__(state)
@@ -202,8 +203,8 @@ def read_pth(path: Path) -> Arrays:
             tree = tree[key]
     if not isinstance(tree, Mapping) or not tree:
         raise ValueError(
-            f"it holds a {type(tree).__name__.strip('_')}, not a state dict: in PyTorch save it with"
-            " torch.save(model.state_dict(), path)"
+            f"it holds a {type(tree).__name__.strip('_')}, not a state dict: in PyTorch save it"
+            " with torch.save(model.state_dict(), path)"
         )
     arrays = {}
     for name, value in tree.items():

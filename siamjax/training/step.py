@@ -19,6 +19,7 @@ import optax
 from jax import Array, lax
 
 from siamjax.models import Siamese
+from siamjax.training.freeze import merge, split
 from siamjax.training.objective import Objective
 from siamjax.training.schemes import share
 from siamjax.training.state import TrainState
@@ -43,6 +44,7 @@ def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     axis: str | None = None,
+    frozen: tuple[str, ...] = (),
 ) -> Step:
     """The step for one recipe.
 
@@ -53,18 +55,22 @@ def make_train_step(
         objective: loss and penalties.
         optimizer: of optax.
         axis: name of the device axis the step is mapped over, or None on one device.
+        frozen: patterns of parameter paths that training leaves alone.
 
     Returns:
         `(state, data) -> (state, figures)`, figures being scalars of this step over all devices:
         `loss` (with penalties), the loss by its own name, `pair_accuracy` of pairs or
-        `nearest_accuracy` of sets, `gradient_norm`. A step whose loss or gradient is not finite reports it and leaves the state as it was.
+        `nearest_accuracy` of sets, `gradient_norm`. A step whose loss or gradient is not finite
+        reports it and leaves the state as it was.
     """
 
     def train_step(state: TrainState, data: Data) -> tuple[TrainState, Sums]:
         draw, images, key_dropout = prepare(state, data, scheme, augment, axis)
         total_weight = _sum(draw.weight.sum(), axis)
+        trained, left_alone = split(state.params, frozen)
 
-        def loss(params: Any) -> tuple[Array, tuple[Any, Sums]]:
+        def loss(trained: Any) -> tuple[Array, tuple[Any, Sums]]:
+            params = merge(trained, left_alone)
             output, batch_stats = forward(model, params, state.batch_stats, images, draw, key_dropout)
             measured = objective.measure(output, draw)
             mean_loss = (measured.loss * measured.weight).sum() / total_weight
@@ -74,15 +80,15 @@ def make_train_step(
             figures["pair_accuracy" if isinstance(draw, PairDraw) else "nearest_accuracy"] = accuracy
             return mean_loss + penalty, (batch_stats, figures)
 
-        gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(state.params)
+        gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(trained)
         # Each device holds its share of one mean, so shares are added, not averaged.
         gradients, figures = _sum((gradients, figures), axis)
         figures["gradient_norm"] = optax.tree.norm(gradients)
 
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
         new = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=merge(optax.apply_updates(trained, updates), left_alone),
             batch_stats=batch_stats,
             opt_state=opt_state,
             rng=state.rng,

@@ -8,6 +8,7 @@ one); it needs keras and tensorflow. Dropout is off on both sides.
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import flax
@@ -86,20 +87,21 @@ def compare(recipe, recorded):
     params = flax.traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, initial), sep="/")
     images = jnp.asarray(recorded["images"], jnp.float32) / 255
 
-    def loss(params, step):
-        output = model.apply({"params": params}, *images[step], train=True)
-        value = objective.loss(output, jnp.asarray(recorded["same"][step])).mean()
-        return value + objective.penalty(params), output
+    @partial(jax.value_and_grad, has_aux=True)
+    def loss(params, left, right, same):
+        z = model.apply({"params": params}, jnp.concatenate([left, right]), method="embed")
+        output = model.apply({"params": params}, left, right, train=True)
+        value = objective.loss(output, same).mean() + objective.penalty(params)
+        return value, (z, output)
 
-    both = images[0].reshape(-1, *images.shape[3:])
-    z = model.apply({"params": params}, both, method="embed")
-    close(z, recorded["embedding"], "embedding")
-    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    gradient, update = jax.jit(loss), jax.jit(optimizer.update)
     state = optimizer.init(params)
     for step in range(3):
-        (value, output), slope = gradient(params, step)
+        batch = (*images[step], jnp.asarray(recorded["same"][step]))
+        (value, (z, output)), slope = gradient(params, *batch)
         close(value, recorded["losses"][step], f"loss {step}")
         if step == 0:
+            close(z, recorded["embedding"], "embedding")
             value = output.value if recipe == "mnist_mlp" else output.similarity
             close(value, recorded["output"], "output")
             expected = part(recorded, "gradient")
@@ -109,7 +111,7 @@ def compare(recipe, recorded):
                     assert max(np.abs(leaf).max(), np.abs(expected[path]).max()) < 1e-8
                 else:
                     close(leaf, expected[path], f"gradient of {path}")
-        updates, state = optimizer.update(slope, state, params)
+        updates, state = update(slope, state, params)
         params = optax.apply_updates(params, updates)
     expected = part(recorded, "after")
     for path, leaf in named_leaves(params):

@@ -156,3 +156,17 @@ def test_a_step_that_is_not_finite_leaves_the_state_and_reports():
     assert int(after.step) == 0
     jax.tree.map(np.testing.assert_array_equal, after.params, bad.params)
     jax.tree.map(np.testing.assert_array_equal, after.batch_stats, bad.batch_stats)
+
+
+def test_frozen_parameters_stay_and_cost_no_optimiser_memory():
+    frozen = ("tower/Conv_0/.*",)
+    model = Siamese(Tiny(), HEADS["cosine"]())
+    optimizer = optax.adam(0.1)
+    scheme, objective = partial(balanced, pairs=8), Objective("bce", losses.bce)
+    step = make_train_step(model, scheme, augmentation(), objective, optimizer, frozen=frozen)
+    state = create_state(model, optimizer, (12, 12, 1), seed=0, frozen=frozen)
+    assert "Conv_0" not in state.opt_state[0].mu["tower"]
+    after, _ = jax.jit(step)(state, DATA)
+    old, new = state.params["tower"], after.params["tower"]
+    jax.tree.map(np.testing.assert_array_equal, new["Conv_0"], old["Conv_0"])
+    assert float(jnp.abs(new["dense"]["kernel"] - old["dense"]["kernel"]).min()) > 0
