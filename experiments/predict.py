@@ -1,7 +1,15 @@
-"""Compares two images: `python -m experiments.predict --workdir=runs/omniglot a.png b.png`.
+"""Compares images with a trained run.
 
-Prints the similarity in 0..1 (1: alike) and the decision at 0.5. Size, channels and colour are
-those of the run; no flag has to repeat them.
+Two images, printed, and as a picture on request:
+
+    python -m experiments.predict --workdir=runs/omniglot a.png b.png --picture=out.png
+
+A table of pairs (a CSV with columns left,right, or a folder of folders with two images each):
+
+    python -m experiments.predict --workdir=runs/omniglot --pairs=pairs.csv --out=result.csv
+
+The similarity lies in 0..1 (1: alike). Size, channels and colour are those of the run; no flag has
+to repeat them. The exit status is 1 if any row could not be answered.
 """
 
 import sys
@@ -10,7 +18,10 @@ from absl import flags
 
 from experiments import command
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
+PICTURE = flags.DEFINE_string("picture", None, "Draw the two images and the figure here.")
+PAIRS = flags.DEFINE_string("pairs", None, "A CSV or a folder of pairs.")
+OUT = flags.DEFINE_string("out", None, "With --pairs: the CSV to write.")
 
 
 def main(argv: list[str]) -> None:
@@ -18,14 +29,43 @@ def main(argv: list[str]) -> None:
     import siamjax
     from siamjax import backend
 
-    if len(argv) != 3:
-        sys.exit("error: give two images: python -m experiments.predict --workdir=RUN a.png b.png")
+    images = argv[1:]
+    if bool(PAIRS.value) == bool(images) or (images and len(images) != 2):
+        sys.exit("error: give two images (a.png b.png), or --pairs=TABLE --out=RESULT.csv")
+    if bool(PAIRS.value) != bool(OUT.value):
+        sys.exit("error: --pairs and --out go together")
     backend.enable_compilation_cache()
     comparator = siamjax.load(WORKDIR.value)
-    similarity = comparator.similarity(argv[1], argv[2])
+    if PAIRS.value:
+        predict_table(comparator)
+    else:
+        predict_two(comparator, images[0], images[1])
+
+
+def predict_two(comparator, left: str, right: str) -> None:
+    """Prints, and draws if asked."""
+    from siamjax.evaluation.picture import side_by_side
+
+    similarity = comparator.similarity(left, right)
     verdict = "same" if similarity > 0.5 else "different"
     print(f"similarity {similarity:.4f}: {verdict} (threshold 0.5, {comparator.origin})")
+    if PICTURE.value:
+        pixels = comparator.pixels(left), comparator.pixels(right)
+        side_by_side(*pixels, similarity, PICTURE.value, names=(left, right))
+
+
+def predict_table(comparator) -> None:
+    """Writes the result and reports the rows that failed."""
+    from siamjax.predictions import read_pairs, write_predictions
+
+    written = write_predictions(comparator, read_pairs(PAIRS.value), OUT.value)
+    print(f"{OUT.value}: {written.answered:,} pairs ({comparator.origin})")
+    for fault in written.faults[:20]:
+        print(f"  not answered: {fault}", file=sys.stderr)
+    if written.faults:
+        sys.exit(f"error: {len(written.faults):,} pairs could not be answered")
 
 
 if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir"])
     command.run(main)

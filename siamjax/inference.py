@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,11 +15,31 @@ from siamjax.evaluation.encoder import Encoder
 from siamjax.preprocess import Preprocess
 from siamjax.recipe import build_model
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.types import Distance
 
 if TYPE_CHECKING:
     from PIL import Image
 
     OneImage = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+THRESHOLD = 0.5  # of the similarity
+
+
+class Comparison(NamedTuple):
+    """What a run says of n pairs.
+
+    Attributes:
+        similarity: `float32 [n]`, in 0..1, large = alike.
+        same: `bool [n]`, similarity above the threshold.
+        distance: `float32 [n]` of a head that gives one, else None.
+        threshold: of the decision.
+    """
+
+    similarity: np.ndarray
+    same: np.ndarray
+    distance: np.ndarray | None
+    threshold: float = THRESHOLD
 
 
 class Comparator:
@@ -45,7 +65,7 @@ class Comparator:
         first: dict[Any, int] = {}
         where = [first.setdefault(_identity(image), len(first)) for image in images]
         distinct = {_identity(image): image for image in reversed(images)}
-        pixels = np.stack([self._pixels(distinct[key]) for key in first])
+        pixels = np.stack([self.pixels(distinct[key]) for key in first])
         return self._encoder.embed(pixels)[where]
 
     def similarity(
@@ -54,9 +74,8 @@ class Comparator:
         """How alike two images are, in 0..1, 1 = alike.
 
         Args:
-            left: an image, or a list of images.
-            right: the same. Lists have one length; a single image is compared with each image
-                of a list.
+            left, right: an image each, or lists of one length; one image against a list is
+                compared with each of it.
 
         Returns:
             A float for two images, else `float32 [n]`.
@@ -64,23 +83,37 @@ class Comparator:
         Raises:
             ValueError: for lists of different lengths, or an image that cannot be read.
         """
-        lefts, rights = _listed(left), _listed(right)
+        similarity = self.compare(_listed(left), _listed(right)).similarity
         single = not isinstance(left, list | tuple) and not isinstance(right, list | tuple)
-        n = max(len(lefts), len(rights))
-        if not all(len(side) in (1, n) for side in (lefts, rights)) or not min(
-            len(lefts), len(rights)
-        ):
-            raise ValueError(
-                f"similarity compares lists of one length, or one image with a list; got"
-                f" {len(lefts)} and {len(rights)} images"
-            )
-        z = self.embed([*lefts, *rights])
-        zl = np.broadcast_to(z[: len(lefts)], (n, z.shape[1]))
-        zr = np.broadcast_to(z[len(lefts) :], (n, z.shape[1]))
-        similarity = np.asarray(self._encoder.compare(zl, zr).similarity)
         return float(similarity[0]) if single else similarity
 
-    def _pixels(self, image: OneImage) -> np.ndarray:
+    def compare(self, left: Sequence[OneImage], right: Sequence[OneImage]) -> Comparison:
+        """Compares lists of one length, or one image with each of a list.
+
+        Raises:
+            ValueError: for lists of different lengths, or an image that cannot be read.
+        """
+        sizes = len(left), len(right)
+        n = max(sizes)
+        if not all(size in (1, n) for size in sizes) or not min(sizes):
+            raise ValueError(
+                f"images are compared in lists of one length, or one with a list; got {sizes[0]}"
+                f" and {sizes[1]} images"
+            )
+        z = self.embed([*left, *right])
+        zl = np.broadcast_to(z[: len(left)], (n, z.shape[1]))
+        zr = np.broadcast_to(z[len(left) :], (n, z.shape[1]))
+        output = self._encoder.compare(zl, zr)
+        similarity = np.asarray(output.similarity)
+        distance = np.asarray(output.value) if isinstance(output, Distance) else None
+        return Comparison(similarity, similarity > THRESHOLD, distance)
+
+    def pixels(self, image: OneImage) -> np.ndarray:
+        """What the tower sees of an image: `uint8 [h, w, c]`.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
         if not isinstance(image, str | os.PathLike):
             return self.preprocess(image)
         from PIL import Image

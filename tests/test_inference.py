@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,6 +7,8 @@ from shrunk import recipe_file, shrunk
 
 import siamjax
 from siamjax import run
+from siamjax.evaluation.picture import side_by_side
+from siamjax.predictions import read_pairs, write_predictions
 from siamjax.training.checkpoint import CheckpointError
 
 
@@ -51,6 +55,14 @@ def test_lists_give_arrays_and_one_image_meets_a_list(comparator, pictures):
     np.testing.assert_allclose(many_to_one[4], comparator.similarity(paths[4], paths[1]), atol=1e-6)
 
 
+def test_compare_says_what_it_decides_by(comparator, pictures):
+    paths, _ = pictures
+    compared = comparator.compare(paths[:2], paths[1:3])
+    np.testing.assert_array_equal(compared.similarity, comparator.similarity(paths[:2], paths[1:3]))
+    np.testing.assert_array_equal(compared.same, compared.similarity > compared.threshold)
+    assert compared.distance is None  # a cosine head gives a logit
+
+
 def test_each_distinct_image_is_embedded_once(comparator, pictures, monkeypatch):
     paths, _ = pictures
     counted = []
@@ -77,6 +89,49 @@ def test_the_command_prints_what_python_returns(comparator, workdir, pictures, c
     printed = capsys.readouterr().out
     assert printed.startswith(f"similarity {expected:.4f}: ")
     assert "trained on glyphs" in printed
+
+
+def test_a_table_of_pairs_is_answered_row_by_row(comparator, pictures, tmp_path):
+    paths, _ = pictures
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"left,right,label\n{paths[0]},{paths[1]},1\n{paths[2]},gone.png,0\n")
+    with table.open("a") as file:
+        file.write(f"{paths[3]},{paths[4]},0\n")
+    written = write_predictions(comparator, read_pairs(table), tmp_path / "out.csv", chunk=2)
+    assert written.answered == 2
+    assert len(written.faults) == 1
+    assert "gone.png cannot be read" in written.faults[0]
+    with open(tmp_path / "out.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["x1", "x2", "label", "predict", "similarity", "same", "threshold"]
+    assert [row["label"] for row in rows] == ["1", "0", "0"]
+    expected = comparator.similarity(paths[0], paths[1])
+    assert float(rows[0]["similarity"]) == pytest.approx(expected, abs=1e-5)
+    assert rows[0]["same"] == str(int(expected > 0.5))
+    assert rows[1]["similarity"] == ""
+    assert rows[2]["x2"] == str(paths[4])
+
+
+def test_folders_of_two_images_are_read_in_natural_order(pictures, tmp_path):
+    paths, _ = pictures
+    for name in ("10", "9", "1"):
+        (tmp_path / name).mkdir()
+        for side in ("a.png", "b.png"):
+            (tmp_path / name / side).write_bytes(paths[0].read_bytes())
+    assert [pair.left.parent.name for pair in read_pairs(tmp_path)] == ["1", "9", "10"]
+    with pytest.raises(ValueError, match="holds no folder of two images"):
+        list(read_pairs(tmp_path / "1"))
+    (tmp_path / "t.csv").write_text("first,second\n")
+    with pytest.raises(ValueError, match="must have the columns left,right.*it has first, second"):
+        list(read_pairs(tmp_path / "t.csv"))
+
+
+def test_the_picture_shows_both(comparator, pictures, tmp_path):
+    paths, _ = pictures
+    side_by_side(*map(comparator.pixels, paths[:2]), 0.7, tmp_path / "out.png", names=("a", "b"))
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (900, 540)
+        assert len(set(image.convert("L").tobytes())) > 50
 
 
 def test_what_cannot_be_compared_says_why(comparator, pictures, tmp_path):

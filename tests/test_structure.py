@@ -14,6 +14,7 @@ LAYERS = {
     "recipe": 4,
     "run": 5,
     "benchmark": 5,
+    "predictions": 6,
     "inference": 5,
 }  # fmt: skip
 FILES = sorted((ROOT / "siamjax").rglob("*.py"))

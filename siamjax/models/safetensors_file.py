@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siamjax.models.torch_file import BFLOAT16, Arrays, is_size, widen
+from siamjax.models.torch_file import Arrays, widen
+from siamjax.models.torch_pickle import BFLOAT16, sizes
 
 MAX_HEADER = 16 << 20  # bytes of JSON; a ResNet-152's is 0.1 MB
 DTYPES = {
@@ -37,19 +38,21 @@ def read_safetensors(path: Path) -> Arrays:
         )
     try:
         header = json.loads(data[8 : 8 + length].tobytes())
+        header.pop("__metadata__", None)
         entries = [
-            (name, np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"])
-            for name, entry in header.items()
-            if name != "__metadata__"
+            (name, np.dtype(DTYPES[e["dtype"]]), sizes(e["shape"]), sizes(e["data_offsets"]))
+            for name, e in header.items()
         ]
+        whole = all(len(place) == 2 for *_, place in entries)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from error
+    if not whole:
+        raise ValueError("its header is damaged (an array has no beginning and end)")
     arrays, numbers = {}, data[8 + length :]
-    for name, dtype, shape, place in entries:
-        if not (is_size(shape) and is_size(place) and len(place) == 2):
-            raise ValueError(f"its array {name!r} has no proper size")
-        begin, end = place
-        if end - begin != math.prod(shape) * dtype.itemsize or end > len(numbers):
+    left = len(numbers)
+    for name, dtype, shape, (begin, end) in entries:
+        left -= end - begin
+        if end - begin != math.prod(shape) * dtype.itemsize or end > len(numbers) or left < 0:
             raise ValueError(f"its array {name!r} is not as large as declared: cut short?")
         arrays[name] = widen(numbers[begin:end].view(dtype).reshape(shape))
     return arrays

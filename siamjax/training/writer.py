@@ -49,9 +49,10 @@ class MetricsLog:
         self.path = Path(workdir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._mirror = mirror
-        self._file = open(self.path, "ab")
+        self.path.touch()
         rows, whole = _parse(self.path)
-        self._file.truncate(whole)
+        os.truncate(self.path, whole)
+        self._file = open(self.path, "ab")
         self._restart_clock(rows)
 
     def write(
@@ -187,9 +188,9 @@ def write_train_curves(
 
     Example:
         >>> import tempfile
-        >>> path = tempfile.mkdtemp() + "/train_curves.txt"
+        >>> path = Path(tempfile.mkdtemp()) / "train_curves.txt"
         >>> write_train_curves(path, [0.69314, 0.5], [40, 60])
-        >>> print(open(path).read())
+        >>> print(path.read_text())
         [train_loss]
         0.6931,0.5000,
         [valid_accs]

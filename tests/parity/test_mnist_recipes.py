@@ -81,7 +81,8 @@ def build(recipe, initial):
     return Siamese(tower(widths), head), objective, create_optimizer(section, total_steps=3)
 
 
-def compare(recipe, recorded):
+def compare(recipe, recorded, tolerance):
+    """`tolerance` is of the movement: of a ReLU or a pool near a tie, rounding decides."""
     initial = part(recorded, "initial")
     model, objective, optimizer = build(recipe, initial)
     params = flax.traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, initial), sep="/")
@@ -118,15 +119,19 @@ def compare(recipe, recorded):
         if path in CANCELS.get(recipe, ()):
             assert max(np.abs(leaf).max(), np.abs(expected[path]).max()) < 1e-6
             continue
-        close(leaf, expected[path], f"{path} after three steps")
-        moved = np.abs(expected[path] - initial[path]).max()
-        assert np.abs(leaf - expected[path]).max() < 0.02 * moved, f"{path} moved otherwise"
+        layer = path.rpartition("/")[0]
+        scale = max(np.abs(v).max() for k, v in expected.items() if k.startswith(layer))
+        worst = np.abs(leaf - expected[path]).max() / scale
+        assert worst < 1e-4, f"{path} after three steps: {worst:.1e}"
+        moved = expected[path] - initial[path]
+        other = np.linalg.norm(leaf - expected[path]) / np.linalg.norm(moved)
+        assert other < tolerance, f"{path} moved otherwise by {other:.1e}"
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_recorded(recipe):
     with np.load(HERE / f"{recipe}.npz") as file:
-        compare(recipe, dict(file))
+        compare(recipe, dict(file), tolerance=1e-4)
 
 
 def test_the_norm_head_equals_keras_in_training_and_inference():
@@ -164,4 +169,4 @@ def test_live(real_data, tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     for recipe in RECIPES:
         with np.load(tmp_path / f"{recipe}.npz") as file:
-            compare(recipe, dict(file))
+            compare(recipe, dict(file), tolerance=1e-2)
