@@ -75,7 +75,7 @@ def _from_host(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
         lambda key, step, drawn: drawn,  # the batch is the data
         build_augmentation(config),
         build_objective(config),
-        create_optimizer(config.optimizer, run.plan.total),
+        create_optimizer(config.optimizer, run.plan.total, run.plan.epoch),
     )
     counter = iter(range(10**9))
 

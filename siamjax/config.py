@@ -113,16 +113,27 @@ def _objective() -> ConfigDict:
 def _optimizer() -> ConfigDict:
     """How it is minimised."""
     z = ConfigDict()
-    z.name = "adam"  # adam | adamw | sgd | rmsprop
+    z.name = "adam"  # adam | adamw | keras_adam | sgd | keras_sgd | rmsprop
     z.learning_rate = 1e-3  # at its highest, where a schedule changes it
-    z.schedule = "constant"  # constant | cosine
+    z.schedule = "constant"  # constant | cosine | step | exponential (by epoch)
+    z.schedule_factor = 0.99  # step, exponential: of each reduction
+    z.schedule_every = 1000  # step: steps between reductions
+    z.schedule_end = 0.0  # cosine: share of the learning rate at the end
     z.warmup_steps = 0  # linear from 0
-    z.momentum = 0.9  # sgd
-    z.epsilon = 1e-7  # adam, adamw, rmsprop; Keras' default
+    z.plateau_patience = 0  # validations without a better figure before the rate falls; 0: never
+    z.plateau_factor = 0.1  # of each fall
+    z.plateau_metric = "loss"  # the validation figure that a plateau watches
+    z.plateau_mode = "min"  # min: smaller is better | max
+    z.momentum = 0.9  # sgd, keras_sgd
+    z.momentum_start = 0.5  # where a linear rise of the momentum begins
+    z.momentum_epochs = 0  # over which it rises to `momentum`; 0: constant
+    z.epsilon = 1e-7  # adam, adamw, keras_adam, rmsprop; Keras' default
     z.decay = 0.9  # rmsprop: of the running mean of squares
     z.weight_decay = 0.0  # adamw: decoupled
+    z.groups = ()  # ((path pattern, learning rate or None, momentum or None), ...)
     z.frozen = ()  # path patterns of parameters that do not train and cost no optimiser memory
     z.clip_norm = placeholder(float)  # clip the global norm of the gradient; None: never
+    z.accumulate = 1  # steps whose gradients are averaged into one update
     return z
 
 
@@ -132,6 +143,7 @@ def _train() -> ConfigDict:
     t.mode = "iterations"  # iterations: a fixed number of steps | epochs: max(1, n // batch) each
     t.steps = 1000  # mode=iterations
     t.epochs = 10  # mode=epochs
+    t.patience = 0  # validations without a better checkpoint.metric before the end; 0: never
     t.log_every = 20  # steps between lines of metrics
     t.devices = 0  # of this process to train on; 0: all
     t.steps_per_dispatch = "auto"  # steps in one compiled call; auto: by backend and tower
@@ -162,7 +174,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "bfloat16"),
     "data.fit": ("resize", "crop", "letterbox"),
     "data.split": ("class", "drawer"),
-    "optimizer.schedule": ("constant", "cosine"),
+    "optimizer.plateau_mode": ("max", "min"),
     "train.mode": ("iterations", "epochs"),
     "checkpoint.mode": ("max", "min"),
 }

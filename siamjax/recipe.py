@@ -31,7 +31,7 @@ from siamjax.training.diagnosis import first_bad_module
 from siamjax.training.feed import Feed
 from siamjax.training.loop import Plan, Run, steps_per_dispatch
 from siamjax.training.objective import Objective
-from siamjax.training.optimizer import OPTIMIZERS, create_optimizer
+from siamjax.training.optimizer import OPTIMIZERS, SCHEDULES, Patience, Plateau, create_optimizer
 from siamjax.training.parallel import Devices, choose_devices
 from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
 from siamjax.training.state import create_state
@@ -56,6 +56,7 @@ def validate(config: ConfigDict) -> None:
             "model.head": tuple(HEADS),
             "objective.loss": tuple(LOSSES),
             "optimizer.name": OPTIMIZERS,
+            "optimizer.schedule": SCHEDULES,
         },
     )
     if config.objective.loss in SET_LOSSES and config.pairs.scheme != "in-batch":
@@ -149,7 +150,7 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     total = feed.epoch * config.train.epochs if epochs else config.train.steps
     model = build_model(config)
     objective = build_objective(config)
-    optimizer = create_optimizer(config.optimizer, total)
+    optimizer = create_optimizer(config.optimizer, total, feed.epoch)
     scheme = build_scheme(config)
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
@@ -185,6 +186,13 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         pairs_per_step=config.batch_size,
         metric=config.checkpoint.metric,
         larger_is_better=config.checkpoint.mode == "max",
+        patience=Patience(config.train.patience, config.checkpoint.mode),
+        plateau=Plateau(
+            config.optimizer.plateau_patience,
+            mode=config.optimizer.plateau_mode,
+            factor=config.optimizer.plateau_factor,
+        ),
+        plateau_metric=config.optimizer.plateau_metric,
     )
 
 

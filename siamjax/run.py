@@ -94,7 +94,7 @@ def resume(run: Run, store: CheckpointStore) -> None:
         return
     saved = store.about(LATEST)
     check_resumable(saved, run.about)
-    run.state, run.best = store.restore_state(run.state), saved["best"]
+    run.restore(store.restore_state(run.state), saved["progress"])
     store.forget_after(BEST, int(run.state.step))
 
 

@@ -125,8 +125,8 @@ def test_the_length_of_a_cosine_schedule_may_not_change(fast, tmp_path):
 
 
 def test_nan_stops_with_the_step_and_the_module(fast, tmp_path, monkeypatch):
-    def poisoned(model, optimizer, shape, seed, create=recipe.create_state):
-        state = create(model, optimizer, shape, seed)
+    def poisoned(*arguments, create=recipe.create_state):
+        state = create(*arguments)
         params = state.params
         params["tower"]["block2"]["conv1"]["kernel"] *= 1e30  # overflows in block2's norm1
         return state

@@ -97,7 +97,7 @@ def pair_table(config: ConfigDict) -> DataSplits:
 def _decoded(config: ConfigDict, rows: Rows, faults: Faults) -> Decoded | None:
     """All images, in the order of `rows.names` unless there are faults; None if there is none."""
     preprocess = preprocess_of(config)
-    digest = hashlib.sha256(str(rows.base.absolute()).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256()
     entries: list[Entry] = []
     lines = np.full(len(rows.names), np.iinfo(np.int64).max)
     for side in (rows.left, rows.right):
@@ -229,10 +229,10 @@ def _hold_out(
 ) -> tuple[np.ndarray, str]:
     """Which pairs to hold out: sets of pairs that share no image with the rest, where it can be."""
     rng = np.random.default_rng([seed, 0x5917])
-    n, wanted = max(left.max(initial=0), right.max(initial=0)) + 1, share * len(left)
-    _, island, size = np.unique(
-        connected(n, left, right)[left], return_inverse=True, return_counts=True
-    )
+    n = int(max(left.max(initial=0), right.max(initial=0))) + 1
+    wanted = max(share * len(left), 2)  # one pair of each kind
+    islands = connected(n, left, right)[left]
+    _, island, size = np.unique(islands, return_inverse=True, return_counts=True)
     order = rng.permutation(np.flatnonzero(size <= wanted))
     held = np.isin(island, order[np.cumsum(size[order]) <= wanted])
     count = f"held out for validation by seed {seed}: {{:,}} of {len(left):,} pairs"

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -22,6 +22,7 @@ from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.feed import Feed
+from siamjax.training.optimizer import Patience, Plateau, with_rate_scale
 from siamjax.training.parallel import Devices
 from siamjax.training.state import TrainState
 from siamjax.training.step import Data, Step
@@ -91,8 +92,11 @@ class Run:
         pairs_per_step: b over all devices.
         metric: the validation figure that chooses the best checkpoint.
         larger_is_better: of that figure.
+        patience: of that figure; ends the run.
+        plateau: lowers the learning rate.
+        plateau_metric: the validation figure it watches.
         best: the best value so far, or None.
-        say: prints a line.
+        on_validation: called after each.
     """
 
     title: str
@@ -108,17 +112,33 @@ class Run:
     pairs_per_step: int
     metric: str
     larger_is_better: bool
+    patience: Patience
+    plateau: Plateau
+    plateau_metric: str
     best: float | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
-    say: Callable[[str], None] = print
+
+    def progress(self) -> dict[str, Any]:
+        """What the host has to remember beside the state, as JSON values."""
+        return {
+            "best": self.best,
+            "patience": self.patience.state(),
+            "plateau": self.plateau.state(),
+        }
+
+    def restore(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Goes on from a saved state and its `progress()`."""
+        self.state, self.best = state, progress["best"]
+        self.patience.restore(progress["patience"])
+        self.plateau.restore(progress["plateau"])
 
 
 def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     """Trains from `run.state.step` to the end.
 
     Returns:
-        True at the end, False when Ctrl-C or SIGTERM came first; either way the latest state is
-        saved, and running again goes on from it.
+        True at the end, or where patience ended; False when Ctrl-C or SIGTERM came first. Either
+        way the latest state is saved, and running again goes on from it.
 
     Raises:
         TrainingDivergedError: where the loss or a gradient is not finite, with the step and the module.
@@ -129,7 +149,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     programs: dict[int, Callable] = {}
     window = _Window(run)
     with Interruption() as interruption, Progress(plan.total, at) as progress:
-        while at < plan.total and not interruption.requested:
+        while at < plan.total and not (interruption.requested or run.patience.exhausted):
             size = plan.size(at)
             if size not in programs:
                 programs[size] = devices.compile(run.step, size)
@@ -141,15 +161,18 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
             if plan.due(at, plan.log) or interruption.requested:
                 _log(run, window, state, log, at)
             if plan.due(at, plan.evaluate):
-                _validate(run, devices.get(state), log, store, at, progress)
+                figures = _validate(run, devices.get(state), log, store, at, progress)
+                state = _slow_down(run, state, figures, progress)
                 window.restart_clock()
+                if run.patience.update(float(figures[run.metric])):
+                    progress.say(f"no better {run.metric} for {run.patience.waited} validations")
             if plan.due(at, plan.checkpoint) and at < plan.total:
                 _save(run, devices.get(state), store)
         if window.pending:
             _log(run, window, state, log, at)
         run.state = jax.block_until_ready(devices.get(state))
         _save(run, run.state, store)
-    return at >= plan.total
+    return not interruption.requested
 
 
 class _Window:
@@ -232,6 +255,15 @@ def _validate(
         run.best = value
         store.save(BEST, state, run.about | {"best": value, "figures": validated.figures})
     run.on_validation(log, validated)
+    return validated.figures
+
+
+def _slow_down(run: Run, state: Any, figures: dict[str, Any], progress: Progress) -> Any:
+    """Lowers the learning rate in the state where the plateau's figure says so."""
+    if not run.plateau.patience or not run.plateau.update(float(figures[run.plateau_metric])):
+        return state
+    progress.say(f"plateau: learning rate x {run.plateau.scale:g}")
+    return replace(state, opt_state=with_rate_scale(state.opt_state, run.plateau.scale))
 
 
 def summary(validated: Validated) -> str:
@@ -247,7 +279,7 @@ def summary(validated: Validated) -> str:
 
 def _save(run: Run, state: TrainState, store: CheckpointStore) -> None:
     if store.step(LATEST) != int(state.step):
-        store.save(LATEST, state, run.about | {"best": run.best})
+        store.save(LATEST, state, run.about | {"progress": run.progress()})
 
 
 class Interruption:

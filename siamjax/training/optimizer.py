@@ -316,6 +316,11 @@ class Patience:
             self.best, self.waited = float(figure), 0
         else:
             self.waited += 1
+        return self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience is at its end."""
         return 0 < self.patience <= self.waited
 
     def state(self) -> dict[str, Any]:

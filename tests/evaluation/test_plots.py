@@ -57,7 +57,7 @@ def overlaps(figure):
     figure.draw(renderer)
     texts = [figure._suptitle]
     for axes in figure.axes:
-        texts += axes.texts + [axes.title, axes._left_title]
+        texts += [*axes.texts, axes.title, axes._left_title]
         if axes.get_legend():
             texts += axes.get_legend().get_texts()
         if axes.axison:

@@ -4,17 +4,50 @@ import numpy as np
 import pytest
 
 from siamjax.models import HEADS
+from siamjax.models.heads import (
+    Cosine,
+    Euclidean,
+    EuclideanDense,
+    EuclideanNormDense,
+    L1Mlp,
+    WeightedL1,
+)
 from siamjax.types import Distance, Logit
 
 RNG = np.random.default_rng(0)
 A, B = (jnp.asarray(RNG.normal(size=(5, 6)), jnp.float32) for _ in range(2))
 
 
-@pytest.fixture(params=sorted(HEADS))
-def head(request):
-    module = HEADS[request.param]()
-    variables = module.init(jax.random.key(0), A, B)
+# Those of which nothing is more alike than an image and itself, whatever the weights.
+LARGEST_AT_0 = {
+    "euclidean": Euclidean(),
+    "euclidean_p1": Euclidean(p=1),
+    "euclidean_p3": Euclidean(p=3, epsilon=1e-7),
+    "cosine": Cosine(),
+    "weighted_l1_nonnegative": WeightedL1(nonnegative=True),
+    "euclidean_dense_nonnegative": EuclideanDense(nonnegative=True),
+    "euclidean_norm_dense_nonnegative": EuclideanNormDense(nonnegative=True),
+    "l1_mlp_nonnegative": L1Mlp(hidden=7, nonnegative=True),
+    "l1_mlp_relu_nonnegative": L1Mlp(hidden=7, activation="relu", nonnegative=True),
+}
+EVERY = {
+    **{name: head() for name, head in HEADS.items()},
+    **LARGEST_AT_0,
+    "euclidean_dense": EuclideanDense(),
+    "euclidean_norm_dense": EuclideanNormDense(),
+    "l1_mlp": L1Mlp(hidden=7),
+    "l1_mlp_relu": L1Mlp(hidden=7, activation="relu"),
+}
+
+
+def apply(module, variables):
     return lambda left, right: module.apply(variables, left, right)
+
+
+@pytest.fixture(params=sorted(EVERY), scope="module")
+def head(request):
+    module = EVERY[request.param]
+    return apply(module, module.init(jax.random.key(0), A, B))
 
 
 def test_symmetric(head):
@@ -42,12 +75,42 @@ def test_gradient_is_finite_at_identical_embeddings(head):
     assert bool(jnp.isfinite(gradient).all())
 
 
-@pytest.mark.parametrize("name", ["euclidean", "cosine"])
+def test_gradient_of_the_weights_is_finite_at_identical_embeddings():
+    for name, module in EVERY.items():
+        variables = module.init(jax.random.key(0), A, B)
+        if "params" in variables:
+            rest = {k: v for k, v in variables.items() if k != "params"}
+            gradient = jax.grad(
+                lambda p, m=module, r=rest: m.apply({"params": p, **r}, A, A).value.sum()
+            )
+            leaves = jax.tree.leaves(gradient(variables["params"]))
+            assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves), name
+
+
+@pytest.mark.parametrize("name", sorted(LARGEST_AT_0))
 def test_nothing_is_more_alike_than_an_image_and_itself(name):
-    module = HEADS[name]()
+    module = LARGEST_AT_0[name]
     variables = module.init(jax.random.key(0), A, B)
-    own = module.apply(variables, A, A).similarity
-    assert (own >= module.apply(variables, A, B).similarity).all()
+    if name != "cosine":  # its scale is a power of e; the others may have any weights
+        rng = np.random.default_rng(1)
+        variables = jax.tree.map(
+            lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), variables
+        )
+        if "batch_stats" in variables:
+            variables["batch_stats"]["norm"]["var"] = jnp.ones(1)
+    score = apply(module, variables)
+    assert (score(A, A).similarity >= score(A, B).similarity).all()
+    assert (score(A, A).similarity > score(A, A + 3 * B).similarity).any()
+
+
+@pytest.mark.parametrize("module", [WeightedL1(), L1Mlp(hidden=500)])
+def test_nonnegative_starts_with_the_magnitudes_of_the_plain_head(module):
+    wide = jnp.zeros((1, 400))
+    plain = module.init(jax.random.key(0), wide, wide)["params"]
+    raw = module.clone(nonnegative=True).init(jax.random.key(0), wide, wide)["params"]
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(raw), strict=True):
+        if a.ndim == 2:
+            np.testing.assert_allclose(np.log1p(np.exp(b)), np.abs(a), rtol=1e-3, atol=2e-6)
 
 
 def test_weighted_l1_by_hand():
@@ -73,3 +136,78 @@ def test_cosine_starts_at_its_scale_and_midpoint():
     left, right = jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 0.0]])
     output = module.apply(module.init(jax.random.key(0), left, right), left, right)
     assert float(output.value[0]) == pytest.approx(4 * (1 - 0.25), rel=1e-6)
+
+
+def test_euclidean_dense_by_hand():
+    params = {"dense": {"kernel": jnp.array([[-2.0]]), "bias": jnp.array([3.0])}}
+    left, right = jnp.array([[3.0, 0.0], [1.0, 1.0]]), jnp.array([[0.0, 4.0], [1.0, 1.0]])
+    output = EuclideanDense().apply({"params": params}, left, right)
+    assert isinstance(output, Logit)
+    np.testing.assert_allclose(output.value, [3 - 2 * 5, 3 - 2 * 1e-7**0.5], rtol=1e-6)
+
+
+def test_l1_mlp_by_hand_with_and_without_activation():
+    params = {
+        "hidden": {
+            "kernel": jnp.array([[1.0, -1.0], [2.0, 0.5]]),
+            "bias": jnp.array([0.25, -1.0]),
+        },
+        "output": {"kernel": jnp.array([[3.0], [4.0]]), "bias": jnp.array([-0.5])},
+    }
+    left, right = jnp.array([[1.0, 5.0]]), jnp.array([[4.0, 3.0]])  # |a - b| = 3, 2
+    hidden = [3 * 1 + 2 * 2 + 0.25, 3 * -1 + 2 * 0.5 - 1]
+    plain = L1Mlp(hidden=2).apply({"params": params}, left, right)
+    assert float(plain.value[0]) == pytest.approx(3 * hidden[0] + 4 * hidden[1] - 0.5)
+    relu = L1Mlp(hidden=2, activation="relu").apply({"params": params}, left, right)
+    assert float(relu.value[0]) == pytest.approx(3 * hidden[0] - 0.5)
+
+
+def test_l1_mlp_starts_as_in_pytorch_or_glorot():
+    zero = jnp.zeros((1, 400))
+    for initial, first, second in (
+        ("torch", 400**-0.5, 500**-0.5),
+        ("glorot", (6 / 900) ** 0.5, (6 / 501) ** 0.5),
+    ):
+        params = L1Mlp(initial=initial, hidden=500).init(jax.random.key(0), zero, zero)["params"]
+        for layer, limit in (("hidden", first), ("output", second)):
+            assert 0.98 * limit < float(jnp.abs(params[layer]["kernel"]).max()) <= limit
+    assert float(jnp.abs(params["hidden"]["bias"]).max()) == 0
+
+
+def test_l1_mlp_refuses_an_unknown_activation():
+    with pytest.raises(ValueError, match="l1_mlp knows activation none, relu; got 'tanh'"):
+        L1Mlp(activation="tanh").init(jax.random.key(0), A, B)
+
+
+def test_the_norm_head_uses_the_batch_in_training_and_its_statistics_in_inference():
+    module = EuclideanNormDense()
+    variables = module.init(jax.random.key(0), A, B)
+    kernel = variables["params"]["dense"]["kernel"][0, 0]
+    d = jnp.sqrt(jnp.square(A - B).sum(-1))
+    output, new = module.apply(variables, A, B, train=True, mutable=["batch_stats"])
+    assert isinstance(output, Distance)
+    z = (d - d.mean()) / jnp.sqrt(d.var() + 1e-3) * kernel
+    np.testing.assert_allclose(output.value, jax.nn.sigmoid(z), rtol=1e-4)
+    assert output.same.tolist() == (z < 0).tolist()
+    norm = new["batch_stats"]["norm"]
+    np.testing.assert_allclose(norm["mean"], 0.01 * d.mean()[None], rtol=1e-5)
+    np.testing.assert_allclose(norm["var"], 0.99 + 0.01 * d.var()[None], rtol=1e-5)
+    inferred = module.apply(variables | new, A, B)
+    z = (d - norm["mean"]) / jnp.sqrt(norm["var"] + 1e-3) * kernel
+    np.testing.assert_allclose(inferred.value, jax.nn.sigmoid(z), rtol=1e-5)
+
+
+def test_the_norm_head_shares_its_statistics_over_devices():
+    module = EuclideanNormDense(axis="data")
+    variables = EuclideanNormDense().init(jax.random.key(0), A, B)
+    left, right = (jnp.concatenate([x, 2 * x])[:8] for x in (A, B))
+
+    def train(module, left, right):
+        return module.apply(variables, left, right, train=True, mutable=["batch_stats"])
+
+    whole, stats = train(EuclideanNormDense(), left, right)
+    split = jax.vmap(lambda a, b: train(module, a, b), axis_name="data")
+    parts, part_stats = split(left.reshape(4, 2, 6), right.reshape(4, 2, 6))
+    np.testing.assert_allclose(parts.value.reshape(8), whole.value, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(part_stats), jax.tree.leaves(stats), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-5)
