@@ -45,7 +45,7 @@ def base() -> ConfigDict:
 def _data() -> ConfigDict:
     """Where images come from, and how they become pixels."""
     d = ConfigDict()
-    d.source = "omniglot"  # omniglot | folder | tfds | glyphs
+    d.source = "omniglot"  # omniglot | folder | tfds | mnist | digits | pair_table | glyphs
     d.dir = placeholder(str)  # where the files are; None: $SIAMJAX_DATA, else ./data
     d.fallback = placeholder(str)  # source to use when `source` cannot be had; None: an error
     d.cache_dir = placeholder(str)  # decoded images; None: the user's cache directory
@@ -98,6 +98,9 @@ def _model() -> ConfigDict:
     m.head = "weighted_l1"  # a name in siamjax.models.HEADS
     m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
+    m.weights = placeholder(str)  # a file of published weights to start from
+    m.weights_kind = "auto"  # auto | torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
+    m.sum_colours = False  # grey images: add up the three colours of the file's first kernel
     return m
 
 
@@ -168,6 +171,11 @@ def _checkpoint() -> ConfigDict:
     k.metric = "one_shot_accuracy"  # a validation figure that chooses the best checkpoint
     k.mode = "max"  # max: larger is better | min
     return k
+
+
+def options(**values: Any) -> ConfigDict:
+    """Options of one tower or head, for `model.tower_options` and `model.head_options`."""
+    return ConfigDict(values)
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -256,6 +264,11 @@ def _structure_faults(config: ConfigDict) -> list[str]:
                 f" ({2 * config.batch_size} images) to be a multiple of groups_per_batch *"
                 f" images_per_class ({block})"
             )
+    if not config.eval.trials and config.checkpoint.metric.startswith("one_shot"):
+        faults.append(
+            f"config.checkpoint.metric {config.checkpoint.metric} needs one-shot trials, and"
+            " config.eval.trials is 0: set it to pair_accuracy, auc or loss"
+        )
     steps = config.train.steps_per_dispatch
     if steps != "auto" and not (str(steps).isdigit() and int(steps) > 0):
         faults.append(

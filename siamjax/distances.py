@@ -7,10 +7,25 @@ function gives row-wise distances, `[b, d], [b, d] -> [b]`, and all pairs,
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from siamjax.types import typed
+
+
+@jax.custom_jvp
+def absolute(x: Array) -> Array:
+    """`|x|` with slope 0 at 0, as TensorFlow and PyTorch have it; JAX has 1 there.
+
+    With 1, two embeddings that are equal in a place would be pulled apart by it.
+    """
+    return jnp.abs(x)
+
+
+@absolute.defjvp
+def _absolute_slope(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return jnp.abs(primals[0]), jnp.sign(primals[0]) * tangents[0]
 
 
 @typed
@@ -22,7 +37,7 @@ def l1(left: Float[Array, "*#b d"], right: Float[Array, "*#b d"]) -> Float[Array
         >>> float(l1(jnp.array([1.0, 2.0]), jnp.array([4.0, 0.0])))
         5.0
     """
-    return jnp.abs(left - right).sum(-1)
+    return absolute(left - right).sum(-1)
 
 
 @typed
@@ -95,7 +110,7 @@ def lp(
         raise ValueError(f"the exponent p of a distance must be finite and at least 1; got {p!r}")
     if p == 2:
         return l2(left, right, epsilon)
-    total = (jnp.abs(left - right) ** p).sum(-1)
+    total = (absolute(left - right) ** p).sum(-1)
     away = total > epsilon
     return jnp.where(away, jnp.where(away, total, 1.0) ** (1 / p), epsilon ** (1 / p))
 

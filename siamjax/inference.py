@@ -73,6 +73,9 @@ class Comparator:
     ) -> float | np.ndarray:
         """How alike two images are, in 0..1, 1 = alike.
 
+        Calibrated on the run's validation pairs: at 0.5 it is as likely that two images of one
+        class are called different as the other way round.
+
         Args:
             left, right: an image each, or lists of one length; one image against a list is
                 compared with each of it.
@@ -104,7 +107,7 @@ class Comparator:
         zl = np.broadcast_to(z[: len(left)], (n, z.shape[1]))
         zr = np.broadcast_to(z[len(left) :], (n, z.shape[1]))
         output = self._encoder.compare(zl, zr)
-        similarity = np.asarray(output.similarity)
+        similarity = self._encoder.similarity(output)
         distance = np.asarray(output.value) if isinstance(output, Distance) else None
         return Comparison(similarity, similarity > THRESHOLD, distance)
 
@@ -153,4 +156,5 @@ def load(workdir: str | os.PathLike[str]) -> Comparator:
         weights = store.restore_weights(kind, template)
         step = store.step(kind)
     origin = f"{workdir}, {kind} checkpoint of step {step}, trained on {about['data']['name']}"
-    return Comparator(Encoder(model, weights), preprocess, origin)
+    encoder = Encoder(model, weights, about["progress"]["calibration"])
+    return Comparator(encoder, preprocess, origin)

@@ -264,3 +264,58 @@ def _check(scores: np.ndarray, same: np.ndarray, both: bool = True) -> None:
         raise ValueError(
             f"all {len(same)} pairs are {kind}: this figure needs same and different pairs"
         )
+
+
+@typed
+def platt(
+    scores: Float[np.ndarray, "b"], same: Bool[np.ndarray, "b"], rounds: int = 50
+) -> tuple[float, float]:
+    """The slope a and offset b for which `sigmoid(a * score + b)` best predicts `same`.
+
+    A logistic regression by Newton's method. Both kinds of pairs weigh the same in total, so 1/2
+    is the point where errors of either kind cost as much; targets are drawn in a little, so
+    separable scores give a finite slope.
+
+    Args:
+        scores: `[b]`, large = alike.
+        same: `[b]`.
+        rounds: of Newton's method, at most.
+
+    Returns:
+        `(a, b)`; a is at least 0: calibration never turns the order of two pairs round.
+
+    Raises:
+        ValueError: if the pairs are all same or all different.
+
+    References:
+        Platt 1999, "Probabilistic Outputs for Support Vector Machines", section 2.2.
+
+    Example:
+        >>> a, b = platt(np.array([0.0, 1.0, 2.0, 3.0]), np.array([False, False, True, True]))
+        >>> round(-b / a, 3)
+        1.5
+    """
+    _check(scores, same)
+    counts = np.array([(~same).sum(), same.sum()], np.float64)
+    weight = np.where(same, 1 / counts[1], 1 / counts[0])
+    target = np.where(same, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
+    centre, spread = scores.mean(dtype=np.float64), scores.std(dtype=np.float64) or 1.0
+    x = np.stack([(scores - centre) / spread, np.ones(len(scores))], 1)
+
+    def cost(theta: np.ndarray) -> float:
+        z = x @ theta
+        return float((weight * (np.logaddexp(0, z) - target * z)).sum())
+
+    theta = np.zeros(2)
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-x @ theta))
+        gradient = x.T @ (weight * (p - target))
+        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        while cost(theta - step) > cost(theta) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        theta = theta - step
+        if np.abs(step).max() < 1e-9:
+            break
+    slope = max(float(theta[0]), 0.0) / float(spread)
+    return slope, float(theta[1]) - slope * float(centre)

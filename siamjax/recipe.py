@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -27,14 +28,16 @@ from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validation
 from siamjax.losses import LOSSES, PAIR_LOSSES, SET_LOSSES
 from siamjax.models import HEADS, TOWERS, Siamese
+from siamjax.models.pretrained import KINDS, import_weights
 from siamjax.training.diagnosis import first_bad_module
 from siamjax.training.feed import Feed
 from siamjax.training.loop import Plan, Run, steps_per_dispatch
 from siamjax.training.objective import Objective
 from siamjax.training.optimizer import OPTIMIZERS, SCHEDULES, Patience, Plateau, create_optimizer
 from siamjax.training.parallel import Devices, choose_devices
+from siamjax.training.paths import check_patterns
 from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
-from siamjax.training.state import create_state
+from siamjax.training.state import TrainState, create_state
 from siamjax.training.step import make_train_step
 from siamjax.types import DataSplits, PairTable
 
@@ -49,11 +52,12 @@ def validate(config: ConfigDict) -> None:
         config,
         {
             "data.source": tuple(SOURCES),
-            "data.fallback": tuple(SOURCES),
+            "data.fallback": (*SOURCES, "none", "None", ""),
             "pairs.scheme": (*SCHEMES, *PAIR_TABLES, "explicit"),
             "augment.name": tuple(AUGMENTATIONS),
             "model.tower": tuple(TOWERS),
             "model.head": tuple(HEADS),
+            "model.weights_kind": KINDS,
             "objective.loss": tuple(LOSSES),
             "optimizer.name": OPTIMIZERS,
             "optimizer.schedule": SCHEDULES,
@@ -63,6 +67,11 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(
             f"config.objective.loss {config.objective.loss} compares every image of a batch with"
             f" the others: set config.pairs.scheme to in-batch, or use {', '.join(PAIR_LOSSES)}"
+        )
+    if config.data.source == "pair_table" and config.pairs.scheme != "explicit":
+        raise ValueError(
+            "config.data.source pair_table states pairs, not classes: set config.pairs.scheme to"
+            f" explicit; got {config.pairs.scheme}"
         )
     build_model(config)
 
@@ -156,6 +165,7 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     frozen = tuple(config.optimizer.frozen)
     state = create_state(model, optimizer, feed.images.shape[1:], config.seed, frozen)
     objective.check(state.params)
+    check_patterns("config.optimizer.frozen", frozen, state.params)
     periods = (
         config.train.log_every,
         feed.epoch if epochs else config.eval.every,
@@ -226,6 +236,22 @@ def pair_table(config: ConfigDict, splits: DataSplits, split: str) -> PairTable 
     return PAIR_TABLES[scheme](
         images.labels, seed, **{key: value for key, value in options.items() if key in known}
     )
+
+
+def with_weights(config: ConfigDict, state: TrainState) -> TrainState:
+    """A fresh state with the weights of `config.model.weights`.
+
+    Raises:
+        ValueError: if the file cannot be read or does not fit the model.
+    """
+    params, batch_stats = import_weights(
+        state.params,
+        state.batch_stats,
+        config.model.weights,
+        kind=config.model.weights_kind,
+        sum_colours=config.model.sum_colours,
+    )
+    return replace(state, params=params, batch_stats=batch_stats)
 
 
 def _check_sharing(config: ConfigDict, devices: Devices) -> None:

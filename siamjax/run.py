@@ -15,7 +15,7 @@ from siamjax.config import ConfigDict
 from siamjax.data import load
 from siamjax.evaluation import plots
 from siamjax.evaluation.validation import Validated
-from siamjax.recipe import assemble, validate
+from siamjax.recipe import assemble, validate, with_weights
 from siamjax.training import loop
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.loop import Run
@@ -26,7 +26,7 @@ from siamjax.training.writer import MetricsLog, write_train_curves
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.steps_per_dispatch", "train.devices",
-    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
+    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback", "model.weights",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     say(f"data: {splits.summary}")
     with CheckpointStore(workdir) as store, MetricsLog(workdir) as log:
         run = assemble(config, splits)
-        resume(run, store)
+        start_or_resume(config, run, store)
         (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
         log.rewind(int(run.state.step))
         say(introduction(config, run))
@@ -84,13 +84,15 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     return done
 
 
-def resume(run: Run, store: CheckpointStore) -> None:
-    """Sets a fresh run to the latest checkpoint of `store`, if there is one.
+def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> None:
+    """Sets a run to the latest checkpoint of `store`, or else to the weights it starts from.
 
     Raises:
         ValueError: if that was made with another config or other data.
     """
     if store.step(LATEST) is None:
+        if config.model.weights is not None:
+            run.state = with_weights(config, run.state)
         return
     saved = store.about(LATEST)
     check_resumable(saved, run.about)
@@ -103,8 +105,14 @@ def introduction(config: ConfigDict, run: Run) -> str:
     start = int(run.state.step)
     size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     device = run.devices.local[0]
+    random = ""
+    if config.optimizer.frozen and config.model.weights is None:
+        random = (
+            "NOTE: config.optimizer.frozen parameters stay as they are, and they are RANDOM: give"
+            " config.model.weights\n"
+        )
     return (
-        f"model: {config.model.tower} tower, {config.model.head} head, {size:,} parameters\n"
+        f"{random}model: {config.model.tower} tower, {config.model.head} head, {size:,} parameters\n"
         f"{'resuming at' if start else 'starting at'} step {start} of {run.plan.total},"
         f" {run.devices.count} x {device.device_kind}, {run.plan.dispatch} step(s) a dispatch"
     )
@@ -117,7 +125,8 @@ def write_outputs(
     rows = log.rows()
     losses = [x for row in rows if row["split"] == "train" for x in row["losses"]]
     validations = [row for row in rows if row["split"] == "validation"]
-    accuracies = [row.get("one_shot_accuracy", row["pair_accuracy"]) for row in validations]
+    # In per cent, as the ports that write this file have it.
+    accuracies = [100 * r.get("one_shot_accuracy", r["pair_accuracy"]) for r in validations]
     write_train_curves(workdir / "train_curves.txt", losses, accuracies)
     plots.curves(rows, workdir / "curves.png", title=run.title)
     if run.plan.evaluate == run.plan.epoch:

@@ -3,12 +3,20 @@
 import importlib.util
 from pathlib import Path
 
+from synthetic import labelled
+
+from siamjax.data.pair_table import write_pair_folder
+
 CONFIGS = sorted(
     p for p in (Path(__file__).parent.parent / "configs").glob("*.py") if p.stem != "__init__"
 )
 SMALL = {
     "koch": {"features": (2, 2, 2, 2), "embedding": 8},
+    "mlp": {"features": (8, 8)},
+    "resnet_v2": {"depth": 26, "divide": 16, "embedding": 8},
+    "small_cnn": {"features": (2, 2), "embedding": 4},
     "small_resnet": {"width": 2, "embedding": 8},
+    "vgg": {"depth": 11, "divide": 32},
 }
 
 
@@ -18,17 +26,28 @@ def shrunk(path, cache_dir):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()
-    config.data.source = "glyphs"
-    config.data.glyph_alphabets = (2, 2)
     config.data.cache_dir = str(cache_dir)
-    small = 65 if config.model.tower == "koch" else 16
+    if config.pairs.scheme == "explicit":
+        config.data.dir = str(pair_folder(Path(cache_dir) / "pairs"))
+    else:
+        config.data.source = "glyphs"
+        config.data.glyph_alphabets = (2, 2)
+    small = {"koch": 65, "vgg": 32, "resnet_v2": 32}.get(config.model.tower, 16)
     config.data.size = (small, small)
     config.model.tower_options.update(SMALL.get(config.model.tower, {}))
     config.batch_size = 12
     config.train.update(steps=4, epochs=1, log_every=2, devices=1)
-    config.eval.update(every=2, way=5, trials=20, pairs=40)
+    config.eval.update(every=2, way=5, trials=min(20, config.eval.trials), pairs=40)
     config.checkpoint.every = 2
     return config.lock()
+
+
+def pair_folder(out):
+    """Folders of two images each and annos.csv, made once."""
+    if not out.exists():
+        train, test = labelled(seed=0, size=(32, 32)), labelled(seed=1, size=(32, 32))
+        write_pair_folder(out, (train, 24), (test, 12), seed=0)
+    return out
 
 
 def recipe_file(name):

@@ -35,6 +35,30 @@ def test_gradient_of_l2_is_zero_at_identical_rows_and_unit_elsewhere(epsilon):
     np.testing.assert_allclose(away, [[0, 1, 0], [-0.6, -0.8, 0]], atol=1e-6)
 
 
+def test_l1_has_no_slope_where_rows_are_equal():
+    gradient = jax.grad(lambda a: distances.l1(a, B).sum())(A)
+    np.testing.assert_array_equal(gradient, [[0, 1, 0], [-1, -1, 0]])
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_lp_by_its_definition_with_a_zero_gradient_at_identical_rows(p):
+    expected = [2.0, (3**p + 4**p) ** (1 / p)]
+    np.testing.assert_allclose(distances.lp(A, B, p), expected, rtol=1e-6)
+    np.testing.assert_allclose(distances.lp(B, A, p), expected, rtol=1e-6)
+    gradient = jax.grad(lambda a: distances.lp(a, A, p).sum())(A)
+    np.testing.assert_array_equal(gradient, np.zeros_like(A))
+    away = jax.grad(lambda a: distances.lp(a, B, p).sum())(A)
+    last = [-((3 / expected[1]) ** (p - 1)), -((4 / expected[1]) ** (p - 1)), 0]
+    np.testing.assert_allclose(away, [[0, 1, 0], last], atol=1e-6)
+
+
+def test_lp_has_a_floor_and_refuses_what_is_no_distance():
+    assert float(distances.lp(A, A, 3, 8e-3)[0]) == pytest.approx(0.2)
+    for p in (0.5, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="must be finite and at least 1"):
+            distances.lp(A, B, p)
+
+
 def test_epsilon_is_a_floor_of_the_squared_distance():
     assert float(distances.l2(A, A, 1e-4)[0]) == pytest.approx(1e-2)
     assert float(distances.l2(A, B, 1e-4)[1]) == pytest.approx(5.0)

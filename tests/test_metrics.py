@@ -11,6 +11,7 @@ from siamjax.metrics import (
     best_accuracy,
     equal_error_rate,
     one_shot_scores,
+    platt,
     roc_auc,
     wilson_interval,
 )
@@ -267,3 +268,26 @@ def test_empty_and_nan_are_errors(figure):
         figure(np.zeros(0), np.zeros(0, bool))
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         figure(np.array([0.1, np.nan]), np.array([T, F]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_platt_finds_the_logistic_curve_that_made_the_labels(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(3.0, 2.0, 40_000)
+    same = rng.random(40_000) < 1 / (1 + np.exp(-(1.5 * scores - 4.0)))
+    slope, offset = platt(scores, same)
+    # both kinds weigh the same: the offset moves by the log odds of the kinds
+    odds = np.log(same.mean() / (1 - same.mean()))
+    assert slope == pytest.approx(1.5, rel=0.05)
+    assert offset + odds == pytest.approx(-4.0, rel=0.05)
+
+
+def test_platt_of_separable_or_inverted_scores_is_finite_and_never_turns_round():
+    scores = np.array([0.0, 1.0, 10.0, 11.0])
+    same = np.array([False, False, True, True])
+    slope, offset = platt(scores, same)
+    assert 0 < slope < 10
+    assert -offset / slope == pytest.approx(5.5, abs=1e-6)
+    assert platt(scores, ~same)[0] == 0.0
+    with pytest.raises(ValueError):
+        platt(scores, np.ones(4, bool))

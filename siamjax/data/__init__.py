@@ -17,13 +17,13 @@ __all__ = ["SOURCES", "DataNotFound", "load", "preprocess_of"]
 Source = Callable[[ConfigDict], DataSplits]
 
 
-def _later(module: str) -> Source:
-    """The source of that name, imported when it is first called."""
+def _later(name: str, module: str | None = None) -> Source:
+    """The source of that name, its module imported when it is first called."""
 
     def source(config: ConfigDict) -> DataSplits:
-        return getattr(import_module(f"siamjax.data.{module}"), module)(config)
+        return getattr(import_module(f"siamjax.data.{module or name}"), name)(config)
 
-    source.__name__ = module
+    source.__name__ = name
     return source
 
 
@@ -31,6 +31,9 @@ SOURCES: dict[str, Source] = {
     "omniglot": _later("omniglot"),
     "folder": _later("folder"),
     "tfds": _later("tfds"),
+    "mnist": _later("mnist"),
+    "digits": _later("digits", "mnist"),
+    "pair_table": _later("pair_table"),
     "glyphs": _later("glyphs"),
 }
 
@@ -51,6 +54,8 @@ def load(config: ConfigDict) -> DataSplits:
     """
     wanted, instead = lookup(config, "data.source"), lookup(config, "data.fallback")
     source = _source("source", wanted)
+    if instead in ("", "none", "None"):  # a command line has no other way to say None
+        instead = None
     other = _source("fallback", instead) if instead else None
     try:
         return source(config)

@@ -251,16 +251,16 @@ def epoch_order(
         shuffle: False: the table's own order, each epoch.
 
     Returns:
-        Each of `0 .. pairs - 1` once, then -1 until the last batch is full.
+        Each of `0 .. pairs - 1` once, then the first ones again until the last batch is full: they
+        count with weight 0, but a batch norm should see ordinary pairs there.
 
     Example:
         >>> epoch_order(5, batch=4, seed=0, epoch=0, shuffle=False).tolist()
-        [0, 1, 2, 3, 4, -1, -1, -1]
+        [0, 1, 2, 3, 4, 0, 1, 2]
     """
-    order = np.full(-(-pairs // batch) * batch, -1, np.int32)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
-    order[:pairs] = rng.permutation(pairs) if shuffle else np.arange(pairs)
-    return order
+    order = rng.permutation(pairs) if shuffle else np.arange(pairs)
+    return np.resize(order, -(-pairs // batch) * batch).astype(np.int32)
 
 
 @typed

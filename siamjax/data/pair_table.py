@@ -174,7 +174,7 @@ def _remarks(rows: Rows, picture: np.ndarray) -> list[str]:
             f" at this size: {name_some(lines)}"
         )
     root = connected(len(rows.names), rows.left[rows.same], rows.right[rows.same])
-    chained = (root[rows.left] == root[rows.right]) & ~rows.same & ~torn
+    chained = (root[rows.left] == root[rows.right]) & ~rows.same
     if chained.any():
         lines = [f"line {line}" for line in rows.line[chained]]
         notes.append(
@@ -293,7 +293,7 @@ def write_pair_folder(
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} is there already and is not overwritten: give another folder")
-    tables = [distinct(images.labels, seed + i, n) for i, (images, n) in enumerate((train, test))]
+    tables = [distinct(images.labels, seed, pairs) for images, pairs in (train, test)]
     out.parent.mkdir(parents=True, exist_ok=True)
     # All of it appears at once: half a folder would look like a whole one.
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -181,6 +181,7 @@ def divide(
             "config.data.holdout = 0: the test images are the validation images, so the figures"
             " on them also choose the checkpoint and the threshold"
         )
+        notes.append(seen_note(train, validation, "validation"))
     elif validation is None:
         if share == 0:
             raise ValueError("config.data.holdout = 0, but the data have no split of their own")

@@ -23,12 +23,22 @@ class Encoder:
     Args:
         model: tower and head.
         weights: `{"params", "batch_stats"}`.
+        calibration: slope and offset of `similarity`, as `metrics.platt` gives them; None for the
+            head's own.
         chunk: images in one call at most.
         pair_chunk: comparisons in one call at most.
     """
 
-    def __init__(self, model: Siamese, weights: Any, chunk: int = 128, pair_chunk: int = 4096):
-        self.weights = weights
+    def __init__(
+        self,
+        model: Siamese,
+        weights: Any,
+        calibration: tuple[float, float] | None = None,
+        *,
+        chunk: int = 128,
+        pair_chunk: int = 4096,
+    ):
+        self.weights, self.calibration = weights, calibration
         self._chunk, self._pair_chunk = chunk, pair_chunk
         self._embed = backend.jit(lambda w, x: model.apply(w, x, method="embed"))
         self._compare = backend.jit(lambda w, a, b: model.apply(w, a, b, method="compare"))
@@ -54,9 +64,14 @@ class Encoder:
 
     def score(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Row-wise scores, large = alike: the logit, or minus the distance."""
-        output = self.compare(left, right)
-        value = np.asarray(output.value)
-        return -value if isinstance(output, Distance) else value
+        return scores(self.compare(left, right))
+
+    def similarity(self, output: PairOutput) -> np.ndarray:
+        """How alike, in 0..1: calibrated, or as the head has it."""
+        if self.calibration is None:
+            return np.asarray(output.similarity)
+        slope, offset = self.calibration
+        return np.asarray(jax.nn.sigmoid(slope * scores(output) + offset))
 
     @staticmethod
     def _in_chunks(function: Any, chunk: int, *arrays: np.ndarray) -> np.ndarray:
@@ -71,3 +86,9 @@ class Encoder:
                 parts = [np.pad(p, fill + [(0, 0)] * (p.ndim - 1)) for p in parts]
             results.append(np.asarray(function(*parts))[:size])
         return np.concatenate(results)
+
+
+def scores(output: PairOutput) -> np.ndarray:
+    """Large = alike, from every head: the logit, or minus the distance."""
+    value = np.asarray(output.value)
+    return -value if isinstance(output, Distance) else value

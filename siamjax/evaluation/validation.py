@@ -12,15 +12,23 @@ import numpy as np
 
 from siamjax import metrics
 from siamjax.evaluation import one_shot
-from siamjax.evaluation.encoder import Encoder
+from siamjax.evaluation.encoder import Encoder, scores
 from siamjax.types import Episodes, LabelledImages, PairOutput, PairTable
 
 
 class Validated(NamedTuple):
-    """Figures for the metrics file, the one-shot result, and the similarity of each pair."""
+    """What a validation found.
+
+    Attributes:
+        figures: for the metrics file.
+        one_shot: the one-shot result, if there are trials.
+        calibration: slope and offset from scores to similarity, fitted to the validation pairs.
+        similarity: of each validation pair, calibrated.
+    """
 
     figures: dict[str, float | str]
     one_shot: one_shot.OneShotResult | None
+    calibration: tuple[float, float]
     similarity: np.ndarray
 
 
@@ -59,7 +67,7 @@ class Validation:
         """Embeds each image once and measures."""
         z = encoder.embed(self.images.images[self._used])
         output = encoder.compare(z[self._left], z[self._right])
-        score = encoder.score(z[self._left], z[self._right])
+        score = scores(output)
         same = self.pairs.same
         figures: dict[str, float | str] = {
             "pair_accuracy": float(np.mean(np.asarray(output.same) == same)),
@@ -73,4 +81,5 @@ class Validation:
         if self._episodes is not None:
             trial = one_shot.evaluate(z, encoder.score, self._episodes)
             figures |= trial.figures
-        return Validated(figures, trial, np.asarray(output.similarity))
+        encoder.calibration = metrics.platt(score, same)
+        return Validated(figures, trial, encoder.calibration, encoder.similarity(output))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.distances import cosine_similarity, l2, lp
+from siamjax.distances import absolute, cosine_similarity, l2, lp
 from siamjax.types import Distance, Logit, typed
 
 Initializer = Callable[..., Array]
@@ -88,7 +88,7 @@ class WeightedL1(nn.Module):
         kernel = self.param("kernel", kernel_init, (left.shape[-1], 1))
         bias = self.param("bias", bias_init, (1,))
         weight = nn.softplus(kernel[:, 0]) if self.nonnegative else kernel[:, 0]
-        difference = jnp.abs(left - right).astype(jnp.float32)
+        difference = absolute(left - right).astype(jnp.float32)
         # A sum, not a product of matrices: all pairs fuse into one loop and are never stored.
         distance = (difference * weight).sum(-1)
         return Logit(bias[0] - distance if self.nonnegative else distance + bias[0])
@@ -229,7 +229,7 @@ class L1Mlp(nn.Module):
             raise ValueError(f"l1_mlp knows activation none, relu; got {self.activation!r}")
         w1, b1 = self._linear("hidden", left.shape[-1], self.hidden)
         w2, b2 = self._linear("output", self.hidden, 1)
-        difference = jnp.abs(left - right).astype(jnp.float32)
+        difference = absolute(left - right).astype(jnp.float32)
         if self.activation == "none":
             z = (difference * (w1 @ w2)[:, 0]).sum(-1) + (b1 @ w2)[0]
         else:

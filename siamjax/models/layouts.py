@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,16 +24,18 @@ class Layout(NamedTuple):
     """A kind of file.
 
     Attributes:
+        goes_with: the tower (and head) that it has weights for.
         first: the name of the first kernel; every such file has it.
         scope: which parts of the model it has weights for.
         unused: how names begin that may be in the file and have no place in the model.
-        plan: `(model, map_size) -> Plan`.
+        plan: `model -> Plan`.
     """
 
+    goes_with: str
     first: str
     scope: tuple[str, ...]
     unused: tuple[str, ...]
-    plan: Callable[[Shapes, tuple[int, int] | None], Plan]
+    plan: Callable[[Shapes], Plan]
 
 
 def _kernel(array: np.ndarray) -> np.ndarray:
@@ -71,19 +72,18 @@ def _features(model: Shapes, prefix: str) -> Plan:
     return plan
 
 
-def _torchvision(model: Shapes, map_size: tuple[int, int] | None) -> Plan:
+def _torchvision(model: Shapes) -> Plan:
     return _features(model, "features")
 
 
-def _bubbliiiing(model: Shapes, map_size: tuple[int, int] | None) -> Plan:
+def _bubbliiiing(model: Shapes) -> Plan:
     """The VGG inside, and two dense layers of which the first sees maps flattened (c, h, w)."""
     tower = _features(model, "vgg.features")
     channels = [model[path].shape[-1] for path in tower if path.endswith("/bias")][-1:] or [1]
 
     def rows(array: np.ndarray) -> np.ndarray:
-        h, w = map_size or (math.isqrt(array.shape[-1] // channels[0]),) * 2
-        maps = array.reshape(len(array), channels[0], h, w)
-        return maps.transpose(2, 3, 1, 0).reshape(-1, len(array))
+        maps = array.reshape(len(array), channels[0], -1)  # rows and columns stay as they are
+        return maps.transpose(2, 1, 0).reshape(-1, len(array))
 
     return tower | {
         "params/head/hidden/kernel": Source("fully_connect1.weight", rows),
@@ -93,7 +93,7 @@ def _bubbliiiing(model: Shapes, map_size: tuple[int, int] | None) -> Plan:
     }
 
 
-def _keras_resnet(model: Shapes, map_size: tuple[int, int] | None) -> Plan:
+def _keras_resnet(model: Shapes) -> Plan:
     """Layers have Keras' own names; only a batch norm's variables have others."""
     plan: Plan = {}
     for path in model:
@@ -105,10 +105,18 @@ def _keras_resnet(model: Shapes, map_size: tuple[int, int] | None) -> Plan:
 
 
 LAYOUTS = {
-    "torchvision-vgg": Layout("features.0.weight", ("tower/",), ("classifier.",), _torchvision),
-    "bubbliiiing-vgg": Layout("vgg.features.0.weight", ("tower/", "head/"), (), _bubbliiiing),
+    "torchvision-vgg": Layout(
+        "tower vgg", "features.0.weight", ("tower/",), ("classifier.",), _torchvision
+    ),
+    "bubbliiiing-vgg": Layout(
+        "tower vgg, head l1_mlp", "vgg.features.0.weight", ("tower/", "head/"), (), _bubbliiiing
+    ),
     "keras-resnet-v2": Layout(
-        "conv1_conv/kernel", ("tower/backbone/",), ("predictions/", "probs/"), _keras_resnet
+        "tower resnet_v2",
+        "conv1_conv/kernel",
+        ("tower/backbone/",),
+        ("predictions/", "probs/"),
+        _keras_resnet,
     ),
 }
 

@@ -64,7 +64,6 @@ def import_weights(
     *,
     kind: str = "auto",
     sum_colours: bool = False,
-    map_size: tuple[int, int] | None = None,
 ) -> tuple[Any, Any]:
     """Replaces a model's weights by those of a file; what the kind has no weights for stays.
 
@@ -82,8 +81,6 @@ def import_weights(
             "auto": found out from the names in the file.
         sum_colours: for a tower that takes grey images: add the three colours of the file's first
             kernel. That equals feeding the grey image three times, where pixels are not normalised.
-        map_size: rows and columns of the tower's last maps; needed only by "bubbliiiing-vgg" with
-            images that are not square.
 
     Returns:
         New `(params, batch_stats)` of the same structure and types.
@@ -117,11 +114,12 @@ def import_weights(
         # PyTorch's batch norms count their steps; nothing uses the count.
         if not name.startswith(layout.unused) and not name.endswith(".num_batches_tracked")
     }
-    plan = layout.plan(model, map_size)
+    plan = layout.plan(model)
     turned, others = _turn(plan, arrays, model, sum_colours)
     if differences := _compare(plan, arrays, model, others, kind):
         raise ValueError(
-            f"{path}, read as {kind}, does not fit this model:\n{differences}"
+            f"{path}, read as {kind} (for {layout.goes_with}), does not fit this model:\n"
+            + differences
             + _hints(others, layout.first)
         )
     for ours, array in turned.items():
@@ -220,7 +218,7 @@ def _hints(others: list[str], first: str) -> str:
         )
     if any(line.startswith("fully_connect1.weight") for line in others):
         text += (
-            "\nfully_connect1 is for another image size, or for images that are not square: give"
-            " map_size, the rows and columns of the tower's last maps (h // 32, w // 32)."
+            "\nfully_connect1 goes with one image size and one number of hidden units: set"
+            " config.data.size and the head's hidden to those of the file's training."
         )
     return text

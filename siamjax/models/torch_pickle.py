@@ -18,6 +18,10 @@ MAX_DIMENSIONS = 16
 MAX_ENTRIES = 1_000_000  # of dicts that are given as lists: an opcode copies all of one
 
 
+class UnreadableError(ValueError):
+    """What is wrong with a file, as a sentence without a subject ("its header is damaged")."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """A run of numbers in the file.
@@ -50,7 +54,7 @@ class StateDict(dict):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, str | int):
-            raise ValueError("a dict has keys other than names")
+            raise UnreadableError("a dict has keys other than names")
         super().__setitem__(key, value)
 
     def __setstate__(self, state: object) -> None:
@@ -77,17 +81,17 @@ def sizes(value: Any) -> tuple[int, ...]:
     """A value from a file as a short tuple of whole numbers from 0.
 
     Raises:
-        ValueError: if it is anything else.
+        UnreadableError: if it is anything else.
     """
     few = isinstance(value, list | tuple) and len(value) <= MAX_DIMENSIONS
     if not few or not all(type(i) is int and 0 <= i < 2**63 for i in value):
-        raise ValueError("it gives something else for a size than a few whole numbers")
+        raise UnreadableError("it gives something else for a size than a few whole numbers")
     return tuple(value)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> Tensor:
     if not isinstance(storage, Storage) or len(sizes(shape)) != len(sizes(strides)):
-        raise ValueError("a tensor is described by something else than a storage and its size")
+        raise UnreadableError("a tensor is described by something else than a storage and its size")
     return Tensor(storage, sizes((offset,))[0], sizes(shape), sizes(strides))
 
 
@@ -133,7 +137,7 @@ class _Unpickler(pickle._Unpickler):
         if full == "collections.OrderedDict":
             return self._ordered_dict
         if full not in _KNOWN:
-            raise ValueError(
+            raise UnreadableError(
                 f"it calls {full}, which no state dict needs: refused, and nothing was run. In"
                 " PyTorch save only weights: torch.save(model.state_dict(), path)"
             )
@@ -142,7 +146,7 @@ class _Unpickler(pickle._Unpickler):
     def _ordered_dict(self, items: Any = ()) -> StateDict:
         self.left -= len(items)
         if self.left < 0:
-            raise ValueError(f"its pickle unfolds to more than {MAX_ENTRIES:,} entries")
+            raise UnreadableError(f"its pickle unfolds to more than {MAX_ENTRIES:,} entries")
         made = StateDict()
         for key, value in items:
             made[key] = value
@@ -151,15 +155,15 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _, count, *rest = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str | int):
-            raise ValueError("it holds other things than arrays of numbers")
+            raise UnreadableError("it holds other things than arrays of numbers")
         whole = Storage(str(key), dtype, sizes((count,))[0])
         if self.storages.setdefault(whole.key, whole) != whole:
-            raise ValueError(f"it declares its storage {key!r} twice, in two ways")
+            raise UnreadableError(f"it declares its storage {key!r} twice, in two ways")
         if not rest or rest[0] is None:
             return whole
         _, start, part = rest[0]  # a view, of PyTorch 0.1 to 0.3
         if sum(sizes((start, part))) > count:
-            raise ValueError(f"a view reaches beyond its storage {key!r}")
+            raise UnreadableError(f"a view reaches beyond its storage {key!r}")
         return Storage(whole.key, dtype, part, start)
 
     def load_build(self) -> None:
@@ -167,7 +171,7 @@ class _Unpickler(pickle._Unpickler):
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, StateDict | Parameter):
-            raise ValueError(f"it sets attributes of a {type(target).__name__}: refused")
+            raise UnreadableError(f"it sets attributes of a {type(target).__name__}: refused")
         target.__setstate__(state)
 
     def load_empty_dictionary(self) -> None:
@@ -181,12 +185,12 @@ def unpickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
     """The next value of a stream, and the storages that it names.
 
     Raises:
-        ValueError: if it is damaged, or names anything that a state dict does not need.
+        UnreadableError: if it is damaged, or names anything that a state dict does not need.
     """
     unpickler = _Unpickler(stream)
     try:
         return unpickler.load(), unpickler.storages
-    except ValueError:
+    except UnreadableError:
         raise
     except Exception as error:  # a broken pickle may raise anything
-        raise ValueError(f"its pickle is damaged ({type(error).__name__})") from error
+        raise UnreadableError(f"its pickle is damaged ({type(error).__name__})") from error

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from siamjax.models import Siamese
-from siamjax.training.objective import Objective, named_leaves
+from siamjax.training.objective import Objective
+from siamjax.training.paths import named_leaves
 from siamjax.training.state import TrainState
 from siamjax.training.step import Data, forward, prepare
 from siamjax.types import PairDraw

@@ -71,7 +71,7 @@ def steps_per_dispatch(wanted: int | str, scans_well: bool, *periods: int) -> in
     """`wanted`; for "auto" as many as fit between events, where scanning pays, else one."""
     if wanted != "auto":
         return int(wanted)
-    return min(*periods, 100) if scans_well else 1
+    return min(*periods, 128) if scans_well else 1
 
 
 @dataclass
@@ -96,6 +96,7 @@ class Run:
         plateau: lowers the learning rate.
         plateau_metric: the validation figure it watches.
         best: the best value so far, or None.
+        calibration: of the latest validation.
         on_validation: called after each.
     """
 
@@ -116,12 +117,14 @@ class Run:
     plateau: Plateau
     plateau_metric: str
     best: float | None = None
+    calibration: tuple[float, float] | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
 
     def progress(self) -> dict[str, Any]:
         """What the host has to remember beside the state, as JSON values."""
         return {
             "best": self.best,
+            "calibration": self.calibration,
             "patience": self.patience.state(),
             "plateau": self.plateau.state(),
         }
@@ -129,6 +132,7 @@ class Run:
     def restore(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Goes on from a saved state and its `progress()`."""
         self.state, self.best = state, progress["best"]
+        self.calibration = progress["calibration"]
         self.patience.restore(progress["patience"])
         self.plateau.restore(progress["plateau"])
 
@@ -247,13 +251,14 @@ def _validate(
 ) -> None:
     run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
     validated = run.validation(run.encoder)
+    run.calibration = validated.calibration
     log.write(at, "validation", validated.figures, epoch=at / run.plan.epoch)
     progress.say(f"step {at}: {summary(validated)}")
     value = float(validated.figures[run.metric])
     sign = 1 if run.larger_is_better else -1
     if math.isfinite(value) and (run.best is None or sign * value > sign * run.best):
         run.best = value
-        store.save(BEST, state, run.about | {"best": value, "figures": validated.figures})
+        store.save(BEST, state, run.about | {"progress": run.progress()})
     run.on_validation(log, validated)
     return validated.figures
 

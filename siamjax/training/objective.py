@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from siamjax.training.paths import check_patterns, named_leaves
 from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
 
 
@@ -62,13 +63,7 @@ class Objective:
 
     def check(self, params: Any) -> None:
         """Raises ValueError for an L2 pattern that matches no parameter."""
-        paths = [path for path, _ in named_leaves(params)]
-        for pattern, _ in self.l2:
-            if not any(re.fullmatch(pattern, path) for path in paths):
-                raise ValueError(
-                    f"config.objective.l2: {pattern!r} matches no parameter; there are:\n  "
-                    + "\n  ".join(paths)
-                )
+        check_patterns("config.objective.l2", [pattern for pattern, _ in self.l2], params)
 
 
 def comparisons(draw: SetDraw) -> tuple[Array, Array]:
@@ -91,9 +86,3 @@ def _nearest_is_same(output: PairOutput, same: Array, mask: Array) -> Array:
     score = -output.value if isinstance(output, Distance) else output.value
     nearest = jnp.where(mask, score, -jnp.inf).argmax(-1)
     return jnp.take_along_axis(same, nearest[:, None], 1)[:, 0].astype(jnp.float32)
-
-
-def named_leaves(tree: Any) -> list[tuple[str, Array]]:
-    """Leaves of a parameter tree with paths such as `tower/conv1/kernel`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [("/".join(str(key.key) for key in path), leaf) for path, leaf in leaves]

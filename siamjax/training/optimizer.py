@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, lax
+from jax import Array
 
 from siamjax.config import ConfigDict
-from siamjax.training.objective import named_leaves
+from siamjax.training.paths import check_patterns, named_leaves
 
 OPTIMIZERS = ("adam", "adamw", "keras_adam", "sgd", "keras_sgd", "rmsprop")
 Schedule = Callable[[Any], Array]  # a number of steps to a figure
@@ -45,11 +45,10 @@ def create_optimizer(
     Returns:
         A transformation whose `init` raises ValueError for a path pattern that matches nothing.
     """
-    config = _complete(config)
     share = _share(config, total_steps, steps_per_epoch)
     build = partial(_optimizer, config, share, steps_per_epoch)
     optimizer = build(config.learning_rate, config.momentum)
-    groups, frozen = tuple(config.groups), tuple(config.frozen)
+    groups = tuple(config.groups)
     if groups:
         by_name = {str(i): build(rate, momentum) for i, (_, rate, momentum) in enumerate(groups)}
         label = partial(_labels, [pattern for pattern, _, _ in groups])
@@ -58,10 +57,7 @@ def create_optimizer(
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     if config.accumulate > 1:
         optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
-    if frozen:  # outermost: what is frozen has no memory, and no part in the norm that is clipped
-        still = {str(i): optax.set_to_zero() for i in range(len(frozen))}
-        optimizer = optax.partition({**still, "rest": optimizer}, partial(_labels, frozen))
-    return _checked(optimizer, [pattern for pattern, _, _ in groups], frozen)
+    return _checked(optimizer, [pattern for pattern, _, _ in groups])
 
 
 def _optimizer(
@@ -110,7 +106,6 @@ def schedule(config: ConfigDict, total_steps: int, steps_per_epoch: int = 1) -> 
         total_steps: length of the run, where a cosine ends.
         steps_per_epoch: of training, for schedule=exponential.
     """
-    config = _complete(config)
     share = _share(config, total_steps, steps_per_epoch)
     return lambda step: config.learning_rate * share(step)
 
@@ -249,17 +244,6 @@ def scale_by_keras_adam(
 # -------------------------------------------------------------------------------- parameter paths
 
 
-def stop_frozen(params: Any, frozen: Sequence[str]) -> Any:
-    """The parameters, with no gradient to those whose path matches one of `frozen` in full.
-
-    Taken inside the loss, it saves the backward pass that a frozen tower does not need.
-    """
-    label = _labels(frozen, params)
-    return jax.tree.map(
-        lambda x, name: x if name == "rest" else lax.stop_gradient(x), params, label
-    )
-
-
 def _labels(patterns: Sequence[str], tree: Any) -> Any:
     """For each parameter the number of the first pattern that matches its path, or "rest"."""
 
@@ -270,19 +254,10 @@ def _labels(patterns: Sequence[str], tree: Any) -> Any:
 
 
 def _checked(
-    optimizer: optax.GradientTransformation, groups: Sequence[str], frozen: Sequence[str]
+    optimizer: optax.GradientTransformation, groups: Sequence[str]
 ) -> optax.GradientTransformation:
     def init(params: Any) -> Any:
-        paths = [path for path, _ in named_leaves(params)]
-        for key, patterns in (("groups", groups), ("frozen", frozen)):
-            for pattern in patterns:
-                if not any(re.fullmatch(pattern, path) for path in paths):
-                    raise ValueError(
-                        f"config.optimizer.{key}: {pattern!r} matches no parameter; there are:\n  "
-                        + "\n  ".join(paths)
-                    )
-        if all(any(re.fullmatch(p, path) for p in frozen) for path in paths):
-            raise ValueError("config.optimizer.frozen matches every parameter: nothing would train")
+        check_patterns("config.optimizer.groups", groups, params)
         return optimizer.init(params)
 
     return optax.GradientTransformation(init, optimizer.update)
@@ -365,13 +340,3 @@ class Plateau(Patience):
         """Goes on from a `state()`."""
         super().restore(state)
         self.scale = state["scale"]
-
-
-_NEW: dict[str, Any] = {
-    "schedule_factor": 0.99, "schedule_every": 1000, "schedule_end": 0.0, "momentum_start": 0.5,
-    "momentum_epochs": 0, "groups": (), "frozen": (), "accumulate": 1,
-}  # fmt: skip
-
-
-def _complete(config: ConfigDict) -> ConfigDict:
-    return ConfigDict({**_NEW, **config.to_dict()})

@@ -12,7 +12,7 @@ from jax import Array
 
 from siamjax import backend
 from siamjax.models import Siamese
-from siamjax.training.freeze import split
+from siamjax.training.paths import split
 
 
 @jax.tree_util.register_dataclass

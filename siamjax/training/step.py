@@ -19,7 +19,7 @@ import optax
 from jax import Array, lax
 
 from siamjax.models import Siamese
-from siamjax.training.freeze import merge, split
+from siamjax.training.paths import merge, split
 from siamjax.training.objective import Objective
 from siamjax.training.schemes import share
 from siamjax.training.state import TrainState

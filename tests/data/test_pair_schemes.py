@@ -232,7 +232,7 @@ def test_epoch_order(pairs, batch, seed, epoch):
     assert len(order) % batch == 0
     assert 0 <= len(order) - pairs < batch
     assert sorted(order[:pairs].tolist()) == list(range(pairs))
-    assert (order[pairs:] == -1).all()
+    np.testing.assert_array_equal(order[pairs:], np.resize(order[:pairs], len(order))[pairs:])
     assert order.tolist() == epoch_order(pairs, batch, seed, epoch).tolist()
 
 

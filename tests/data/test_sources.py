@@ -41,7 +41,9 @@ def configured(source, fallback=None):
 
 
 def test_the_names():
-    assert list(SOURCES) == ["omniglot", "folder", "tfds", "glyphs"]
+    assert list(SOURCES) == [
+        "omniglot", "folder", "tfds", "mnist", "digits", "pair_table", "glyphs"
+    ]  # fmt: skip
 
 
 def test_load_runs_the_source(sources):

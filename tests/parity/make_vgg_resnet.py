@@ -79,22 +79,28 @@ def randomise_vgg(model):
 
 
 def siamese_vgg_outputs(model, left, right, same):
-    """Embeddings (h, w, c), logits, mean loss and gradients by name, of images [n, h, w, c]."""
+    """Embeddings (h, w, c), logits, mean loss and gradients by name, of images [n, h, w, c].
+
+    In the precision of the images.
+    """
     import torch
+
+    model = model.double() if left.dtype == np.float64 else model.float()
+    model.zero_grad()
 
     def tensor(images):
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
     maps = model.vgg.features(tensor(left)).detach().numpy()
     logits = model(tensor(left), tensor(right))
-    target = torch.from_numpy(same.astype(np.float32))
+    target = torch.from_numpy(same.astype(left.dtype))
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
     loss.backward()
     return {
         "embedding": maps.transpose(0, 2, 3, 1).reshape(len(maps), -1),
         "logits": logits.detach().numpy(),
         "loss": np.float32(loss.item()),
-        **{f"gradient {name}": p.grad.numpy() for name, p in model.named_parameters()},
+        **{f"gradient {name}": p.grad.numpy().copy() for name, p in model.named_parameters()},
     }
 
 

@@ -25,8 +25,9 @@ from siamjax.models.heads import Euclidean, EuclideanDense, EuclideanNormDense, 
 from siamjax.models.koch import Koch
 from siamjax.models.mlp import Mlp
 from siamjax.models.small_cnn import SmallCnn
-from siamjax.training.objective import Objective, named_leaves
+from siamjax.training.objective import Objective
 from siamjax.training.optimizer import create_optimizer
+from siamjax.training.paths import named_leaves
 
 HERE = Path(__file__).parent
 KOCH_L2 = (("tower/conv./kernel", 2e-4), ("tower/dense/kernel", 1e-3))

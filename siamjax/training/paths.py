@@ -1,17 +1,38 @@
-"""Parts of a parameter tree that training leaves alone: no gradient, no optimiser memory."""
+"""Parameters by their path, such as `tower/conv1/kernel`, and patterns over paths.
+
+A pattern is a regular expression that has to match a path in full.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+from jax import Array
 
-def split(params: dict[str, Any], frozen: tuple[str, ...]) -> tuple[dict, dict]:
-    """The parameters that train, and those whose path matches a pattern in full.
 
-    Args:
-        params: nested dicts.
-        frozen: regular expressions over paths such as `tower/backbone/conv1/kernel`.
+def named_leaves(tree: Any) -> list[tuple[str, Array]]:
+    """The leaves of nested dicts, each with its path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [("/".join(str(key.key) for key in path), leaf) for path, leaf in leaves]
+
+
+def check_patterns(key: str, patterns: Sequence[str], params: Any) -> None:
+    """Raises ValueError for a pattern of `key` that matches no parameter: a typing slip."""
+    paths = [path for path, _ in named_leaves(params)]
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise ValueError(
+                f"{key}: {pattern!r} matches no parameter; there are:\n  " + "\n  ".join(paths)
+            )
+
+
+def split(params: dict[str, Any], frozen: Sequence[str]) -> tuple[dict, dict]:
+    """The parameters that train, and those that match a pattern of `frozen`.
+
+    Only the former get gradients and optimiser memory.
 
     Returns:
         Two trees whose `merge` is `params`; branches without a leaf are left out.

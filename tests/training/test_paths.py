@@ -1,6 +1,6 @@
 import pytest
 
-from siamjax.training.freeze import merge, split
+from siamjax.training.paths import merge, split
 
 PARAMS = {
     "tower": {"backbone": {"conv": {"kernel": 1, "bias": 2}}, "dense": {"kernel": 3}},
