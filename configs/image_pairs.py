@@ -1,11 +1,11 @@
-"""A frozen ResNet152V2 on pairs of your own images.
+r"""A frozen ResNet152V2 on pairs of your own images.
 
 He et al. 2016, "Identity Mappings in Deep Residual Networks", with ImageNet weights, as a frozen
 tower; Flatten -> Dropout 0.1 -> Dense 512; the Euclidean distance through a batch norm and one
 sigmoid unit, whose output counts as a distance in 0..1 (small = same). The contrastive loss of
 such an output with margin 1 is the mean squared error of a probability.
 
-    python -m experiments.main --config=configs/image_pairs.py --workdir=runs/image_pairs \\
+    python -m experiments.main --config=configs/image_pairs.py --workdir=runs/image_pairs \
         --config.data.dir=my_data --config.model.weights=resnet152v2_notop.h5
 
 `my_data` holds a CSV with the columns left,right,same, or `init_data/data/train/<n>/{a,b}.jpg`,

@@ -35,7 +35,7 @@ def get_config():
     c.optimizer.learning_rate = 3e-3
     c.optimizer.schedule = "cosine"
     c.optimizer.weight_decay = 1e-3
-    c.train.steps = 1500
+    c.train.steps = 2500
     c.train.log_every = 25
     c.eval.every = 250
     c.checkpoint.every = 250

@@ -1,4 +1,4 @@
-"""Measures a recipe's step on this machine: `python -m experiments.benchmark --config=configs/X.py`.
+"""Measures a recipe's step here: `python -m experiments.benchmark --config=configs/X.py`.
 
 Prints pairs per second of the step as the trainer runs it (images on the device, pairs drawn and
 warped inside) beside the same step fed from host batches by a Python loop.

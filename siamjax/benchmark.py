@@ -84,7 +84,9 @@ def _from_host(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
         drawn = jax.device_get(draw(jax.random.key(number), number, table))
         return run.devices.put(Data(images[drawn.image_index], _renumbered(drawn)))
 
-    return _pipelined(run.devices.compile(step), run.devices.put(run.state), batch, config.batch_size)
+    return _pipelined(
+        run.devices.compile(step), run.devices.put(run.state), batch, config.batch_size
+    )
 
 
 def _renumbered(draw: PairDraw | SetDraw) -> PairDraw | SetDraw:

@@ -77,8 +77,9 @@ class Comparator:
         class are called different as the other way round.
 
         Args:
-            left, right: an image each, or lists of one length; one image against a list is
-                compared with each of it.
+            left: an image, or a list of them.
+            right: an image, or a list of the same length; one image against a list is compared
+                with each of it.
 
         Returns:
             A float for two images, else `float32 [n]`.

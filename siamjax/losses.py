@@ -23,7 +23,7 @@ def _logit(output: PairOutput, loss: str) -> Array:
     if not isinstance(output, Logit):
         raise ValueError(
             f"{loss} needs a head that gives a logit (large = alike), but this head gives a"
-            " distance (small = alike): use loss contrastive, or a head such as weighted_l1 or cosine"
+            " distance (small = alike): use a loss such as contrastive, or a head such as cosine"
         )
     return output.value.astype(jnp.float32)
 

@@ -79,7 +79,7 @@ def _from_folders(root: Path) -> Iterator[Pair]:
             yield Pair(*images)
     if not found:
         raise ValueError(
-            f"{root} holds no folder of two images; wanted: {root.name}/1/a.jpg, 1/b.jpg, 2/a.jpg ..."
+            f"{root} holds no folder of two images; wanted: {root.name}/1/a.jpg, 1/b.jpg, 2/..."
         )
 
 

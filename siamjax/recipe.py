@@ -110,8 +110,8 @@ def _build(
     if unknown:
         own = [key for key in known if key not in shared]
         raise ValueError(
-            f"config.model.{kind}_options.{unknown[0]}: the {kind} {name} has no such option; it has"
-            f" {', '.join(own) or 'none'}"
+            f"config.model.{kind}_options.{unknown[0]}: the {kind} {name} has no such option; it"
+            f" has {', '.join(own) or 'none'}"
         )
     return module(**options, **{key: value for key, value in shared.items() if key in known})
 

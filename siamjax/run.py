@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,8 @@ from siamjax.training.writer import MetricsLog, write_train_curves
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.steps_per_dispatch", "train.devices",
-    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback", "model.weights",
+    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
+    "model.weights",
 )  # fmt: skip
 
 
@@ -72,6 +74,8 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
         run = assemble(config, splits)
         start_or_resume(config, run, store)
         (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
+        about = {key: run.about[key] for key in ("data", "preprocess", "versions")}
+        (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         log.rewind(int(run.state.step))
         say(introduction(config, run))
         run.on_validation = partial(write_outputs, run, workdir)
@@ -112,7 +116,8 @@ def introduction(config: ConfigDict, run: Run) -> str:
             " config.model.weights\n"
         )
     return (
-        f"{random}model: {config.model.tower} tower, {config.model.head} head, {size:,} parameters\n"
+        f"{random}model: {config.model.tower} tower, {config.model.head} head,"
+        f" {size:,} parameters\n"
         f"{'resuming at' if start else 'starting at'} step {start} of {run.plan.total},"
         f" {run.devices.count} x {device.device_kind}, {run.plan.dispatch} step(s) a dispatch"
     )

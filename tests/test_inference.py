@@ -121,7 +121,7 @@ def test_folders_of_two_images_are_read_in_natural_order(pictures, tmp_path):
     with pytest.raises(ValueError, match="holds no folder of two images"):
         list(read_pairs(tmp_path / "1"))
     (tmp_path / "t.csv").write_text("first,second\n")
-    with pytest.raises(ValueError, match="must have the columns left,right.*it has first, second"):
+    with pytest.raises(ValueError, match=r"must have the columns left,right.*it has first, second"):
         list(read_pairs(tmp_path / "t.csv"))
 
 

@@ -65,6 +65,9 @@ def test_every_recipe_runs_and_leaves_its_outputs(path, tmp_path, tmp_path_facto
     assert len(second.rstrip(",").split(",")) == len(validated)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["config"]["batch_size"] == 12
+    used = json.loads((tmp_path / "about.json").read_text())["data"]["name"]
+    assert used.startswith("pairs:" if config.pairs.scheme == "explicit" else "glyphs")
+    assert {row["data"] for row in rows} == {used}
 
 
 def test_four_steps_equal_two_a_restart_and_two(fast, tmp_path):

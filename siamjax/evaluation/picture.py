@@ -20,7 +20,8 @@ def side_by_side(
     """Draws both images, their names, the similarity and the decision.
 
     Args:
-        left, right: any size, 1 or 3 channels.
+        left: any size, 1 or 3 channels.
+        right: the other.
         similarity: in 0..1.
         path: the picture to write.
         names: below each image.

@@ -1,4 +1,4 @@
-"""Convolution's companions where XLA's own lowering is slow: a 2x2 max pool with a cheap gradient."""
+"""Companions of convolutions where XLA's own are slow: a 2x2 max pool with a cheap gradient."""
 
 from __future__ import annotations
 

@@ -25,7 +25,11 @@ class Siamese(nn.Module):
 
     @typed
     def __call__(
-        self, left: Num[AnyArray, "b h w c"], right: Num[AnyArray, "b h w c"], *, train: bool = False
+        self,
+        left: Num[AnyArray, "b h w c"],
+        right: Num[AnyArray, "b h w c"],
+        *,
+        train: bool = False,
     ) -> PairOutput:
         """Pairs of images to `b` comparisons."""
         return self.pairs(jnp.concatenate([left, right]), train=train)
@@ -44,7 +48,9 @@ class Siamese(nn.Module):
         return self.compare(z[:, None], z[None, :], train=train)
 
     @typed
-    def embed(self, images: Num[AnyArray, "n h w c"], *, train: bool = False) -> Float[Array, "n d"]:
+    def embed(
+        self, images: Num[AnyArray, "n h w c"], *, train: bool = False
+    ) -> Float[Array, "n d"]:
         """Images, `uint8` or float in 0..1, to embeddings."""
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
@@ -52,7 +58,11 @@ class Siamese(nn.Module):
 
     @typed
     def compare(
-        self, left: Float[AnyArray, "*#b d"], right: Float[AnyArray, "*#b d"], *, train: bool = False
+        self,
+        left: Float[AnyArray, "*#b d"],
+        right: Float[AnyArray, "*#b d"],
+        *,
+        train: bool = False,
     ) -> PairOutput:
         """Embeddings, broadcast against each other, to comparisons."""
         return self.head(left, right, train=train)  # pyright: ignore[reportCallIssue]

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from siamjax import backend
 from siamjax.models import Siamese
 from siamjax.training.objective import Objective
 from siamjax.training.paths import named_leaves
@@ -28,33 +30,46 @@ def first_bad_module(
 
     The step is drawn again from `state`, whose key and number decide everything in it.
     """
-    bad = [path for path, leaf in named_leaves(state.params) if not _finite(leaf)]
-    if bad:
+    if bad := _bad(state.params):
         return f"the parameters {', '.join(bad)} are not finite"
-    draw, images, key = prepare(state, jax.device_put(data), scheme, augment, axis=None)
-    if not _finite(images):
-        return "the augmented images are not finite"
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    output, captured = model.apply(
-        variables,
-        images,
-        train=True,
-        method="pairs" if isinstance(draw, PairDraw) else "all_pairs",
-        mutable=["batch_stats", "intermediates"],
-        capture_intermediates=True,
-        rngs={"dropout": key},
-    )
-    for path, value in _in_order(captured["intermediates"]):
-        if not _finite(value):
-            return f"the output of {path} is not finite"
-    if not _finite(objective.measure(output, draw).loss):
-        return f"the loss {objective.name} is not finite, though the model's output is"
+    paths: list[str] = []
 
-    def loss(params: Any) -> jax.Array:
-        output, _ = forward(model, params, state.batch_stats, images, draw, key)
-        return objective.measure(output, draw).loss.mean() + objective.penalty(params)
+    def look(state: TrainState, data: Data) -> list[jax.Array]:
+        draw, images, key = prepare(state, data, scheme, augment, axis=None)
+        output, captured = model.apply(
+            {"params": state.params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            method="pairs" if isinstance(draw, PairDraw) else "all_pairs",
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+            rngs={"dropout": key},
+        )
+        outputs = _in_order(captured["intermediates"])
+        paths[:] = [path for path, _ in outputs]  # in the order of calls, which a dict would lose
+        measured = objective.measure(output, draw).loss
+        return [_finite(value) for value in (images, *(v for _, v in outputs), measured)]
 
-    bad = [path for path, leaf in named_leaves(jax.grad(loss)(state.params)) if not _finite(leaf)]
+    findings = backend.jit_once(look)(state, data)
+    names = [
+        "the augmented images are not finite",
+        *(f"the output of {path} is not finite" for path in paths),
+        f"the loss {objective.name} is not finite, though the model's output is",
+    ]
+    for finite, sentence in zip(findings, names, strict=True):
+        if not finite:
+            return sentence
+
+    def gradient(state: TrainState, data: Data) -> Any:
+        draw, images, key = prepare(state, data, scheme, augment, axis=None)
+
+        def loss(params: Any) -> jax.Array:
+            output, _ = forward(model, params, state.batch_stats, images, draw, key)
+            return objective.measure(output, draw).loss.mean() + objective.penalty(params)
+
+        return jax.grad(loss)(state.params)
+
+    bad = _bad(backend.jit_once(gradient)(state, data))
     where = ", ".join(bad) or "no parameter when repeated on one device"
     return f"the loss is finite but the gradient is not, in {where}"
 
@@ -74,6 +89,11 @@ def _in_order(intermediates: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def _finite(tree: Any) -> bool:
+def _bad(tree: Any) -> list[str]:
+    """The paths of arrays that are not finite."""
+    return [path for path, leaf in named_leaves(tree) if not np.isfinite(leaf).all()]
+
+
+def _finite(tree: Any) -> jax.Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

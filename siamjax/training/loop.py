@@ -145,7 +145,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
         way the latest state is saved, and running again goes on from it.
 
     Raises:
-        TrainingDivergedError: where the loss or a gradient is not finite, with the step and the module.
+        TrainingDivergedError: where the loss or a gradient is not finite, with step and module.
     """
     plan, devices = run.plan, run.devices
     at = int(run.state.step)
@@ -242,17 +242,24 @@ def _log(run: Run, window: _Window, state: Any, log: MetricsLog, at: int) -> Non
         )
     figures: dict[str, Any] = {name: float(value.mean()) for name, value in values.items()}
     figures |= {k: v for k, v in window.so_far().items() if k == "pairs_per_second"}
+    figures["data"] = run.about["data"]["name"]
     figures["losses"] = [round(float(x), 4) for x in values["loss"]]
     log.write(at, "train", figures, epoch=at / run.plan.epoch)
 
 
 def _validate(
-    run: Run, state: TrainState, log: MetricsLog, store: CheckpointStore, at: int, progress: Progress
+    run: Run,
+    state: TrainState,
+    log: MetricsLog,
+    store: CheckpointStore,
+    at: int,
+    progress: Progress,
 ) -> None:
     run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
     validated = run.validation(run.encoder)
     run.calibration = validated.calibration
-    log.write(at, "validation", validated.figures, epoch=at / run.plan.epoch)
+    figures = validated.figures | {"data": run.about["data"]["name"]}
+    log.write(at, "validation", figures, epoch=at / run.plan.epoch)
     progress.say(f"step {at}: {summary(validated)}")
     value = float(validated.figures[run.metric])
     sign = 1 if run.larger_is_better else -1

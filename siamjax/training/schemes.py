@@ -123,9 +123,7 @@ def _one_group(
     )
     index = table.images[table.start[label][:, None] + place % table.count[label][:, None]]
     weight = (rank < size)[:, None] & (place < table.count[label][:, None])
-    turn = jnp.where(
-        random.uniform(key_turn) < turned, random.randint(key_amount, (), 1, 4), 0
-    )
+    turn = jnp.where(random.uniform(key_turn) < turned, random.randint(key_amount, (), 1, 4), 0)
     shape = (classes, images)
     label = jnp.broadcast_to(label[:, None], shape)
     return label, index, weight.astype(jnp.float32), jnp.full(shape, turn)

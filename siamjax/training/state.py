@@ -66,4 +66,4 @@ def create_state(
         )
 
     # Compiled, the forward pass that shapes need is never run: half the time for a large tower.
-    return backend.jit(create)()
+    return backend.jit_once(create)()

@@ -19,8 +19,8 @@ import optax
 from jax import Array, lax
 
 from siamjax.models import Siamese
-from siamjax.training.paths import merge, split
 from siamjax.training.objective import Objective
+from siamjax.training.paths import merge, split
 from siamjax.training.schemes import share
 from siamjax.training.state import TrainState
 from siamjax.types import PairDraw, SetDraw
@@ -71,13 +71,17 @@ def make_train_step(
 
         def loss(trained: Any) -> tuple[Array, tuple[Any, Sums]]:
             params = merge(trained, left_alone)
-            output, batch_stats = forward(model, params, state.batch_stats, images, draw, key_dropout)
+            output, batch_stats = forward(
+                model, params, state.batch_stats, images, draw, key_dropout
+            )
             measured = objective.measure(output, draw)
             mean_loss = (measured.loss * measured.weight).sum() / total_weight
             accuracy = (measured.accuracy * measured.weight).sum() / total_weight
             penalty = objective.penalty(params) / (lax.axis_size(axis) if axis else 1)
             figures = {"loss": mean_loss + penalty, objective.name: mean_loss}
-            figures["pair_accuracy" if isinstance(draw, PairDraw) else "nearest_accuracy"] = accuracy
+            figures["pair_accuracy" if isinstance(draw, PairDraw) else "nearest_accuracy"] = (
+                accuracy
+            )
             return mean_loss + penalty, (batch_stats, figures)
 
         gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(trained)
@@ -93,7 +97,9 @@ def make_train_step(
             opt_state=opt_state,
             rng=state.rng,
         )
-        return _keep_if(jnp.isfinite(figures["loss"] + figures["gradient_norm"]), new, state), figures
+        return _keep_if(
+            jnp.isfinite(figures["loss"] + figures["gradient_norm"]), new, state
+        ), figures
 
     return train_step
 

@@ -21,7 +21,10 @@ PARAMS = {
             },
         ),
         (("tower/backbone",), {}),  # a path matches in full or not at all
-        (("head/kernel", "tower/dense/.*"), {"tower": {"dense": {"kernel": 3}}, "head": {"kernel": 4}}),
+        (
+            ("head/kernel", "tower/dense/.*"),
+            {"tower": {"dense": {"kernel": 3}}, "head": {"kernel": 4}},
+        ),
     ],
 )
 def test_split_by_path_and_merge_back(patterns, frozen):

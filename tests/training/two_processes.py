@@ -4,7 +4,7 @@ import os
 import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").replace("_count=8", "_count=1")
 
 import jax
 import numpy as np
