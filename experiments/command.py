@@ -19,7 +19,17 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main` as an absl app; exit status 1 and one sentence for bad input."""
     # absl shows INFO; JAX tells there of every kind of device that this machine has not.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    app.run(lambda argv: _guarded(main, argv))
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except AttributeError as error:  # a key of --config.KEY that does not exist
+        text = error.args[0]
+        while isinstance(text, Exception):  # ml_collections wraps a KeyError
+            text = text.args[0]
+        sys.exit(f"error: the config has no key {'. '.join(str(text).splitlines())}")
 
 
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:

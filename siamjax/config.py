@@ -148,6 +148,7 @@ def _train() -> ConfigDict:
     t.epochs = 10  # mode=epochs
     t.patience = 0  # validations without a better checkpoint.metric before the end; 0: never
     t.log_every = 20  # steps between lines of metrics
+    t.tensorboard = False  # TensorBoard events too (pip install 'siamjax[tensorboard]')
     t.devices = 0  # of this process to train on; 0: all
     t.steps_per_dispatch = "auto"  # steps in one compiled call; auto: by backend and tower
     return t

@@ -20,13 +20,13 @@ from siamjax.recipe import assemble, validate, with_weights
 from siamjax.training import loop
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.loop import Run
-from siamjax.training.writer import MetricsLog, write_train_curves
+from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 
 # What a resumed run may change: how often things happen, and where they are; and how long it
 # takes, unless the learning rate's schedule hangs on that.
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
-    "train.log_every", "train.steps_per_dispatch", "train.devices",
+    "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
     "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
     "model.weights",
 )  # fmt: skip
@@ -70,7 +70,7 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     for note in splits.notes:
         say(f"NOTE: {note}")
     say(f"data: {splits.summary}")
-    with CheckpointStore(workdir) as store, MetricsLog(workdir) as log:
+    with CheckpointStore(workdir) as store, open_logs(workdir, config.train.tensorboard) as log:
         run = assemble(config, splits)
         start_or_resume(config, run, store)
         (workdir / "config.json").write_text(configuration.to_json(config) + "\n")

@@ -160,7 +160,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
             state, figures = programs[size](state, data)
             at += size
             data = run.feed.turn(data, devices, at)
-            window.add(figures, size)
+            window.add(figures)
             progress.update(at, **window.so_far())
             if plan.due(at, plan.log) or interruption.requested:
                 _log(run, window, state, log, at)
@@ -185,7 +185,6 @@ class _Window:
     def __init__(self, run: Run):
         self._run = run
         self.pending: list[Any] = []
-        self._steps = 0
         self._fetched: dict[str, list[np.ndarray]] = {}
         self.restart_clock()
 
@@ -193,10 +192,9 @@ class _Window:
         """Leaves the time until now out of the speed."""
         self._since, self._timed = time.monotonic(), 0
 
-    def add(self, figures: Any, steps: int) -> None:
+    def add(self, figures: Any) -> None:
         """Takes a dispatch's figures, and waits for those of the dispatch before it."""
         self.pending.append(self._run.devices.get(figures))
-        self._steps += steps
         if len(self.pending) > 1:
             self._fetch(self.pending.pop(0))
 
