@@ -30,7 +30,7 @@ def get_config():
     c.model.init = "he"
     c.objective.loss = "bce"
     c.objective.l2 = (("tower/conv./kernel", 2e-4), ("tower/dense/kernel", 1e-3))
-    c.optimizer.name = "adam"
+    c.optimizer.name = "keras_adam"
     c.optimizer.learning_rate = 6e-5
     c.train.mode = "iterations"
     c.train.steps = 1000

@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     from siamjax.data import load
     from siamjax.recipe import validate
 
+    backend.keep_memory()
     backend.enable_compilation_cache()
     config = CONFIG.value
     with config.unlocked():

@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     """Entry point."""
     from siamjax import backend, run
 
+    backend.keep_memory()
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
     if COMPILE_CACHE.value:

@@ -108,7 +108,8 @@ def _objective() -> ConfigDict:
     """What is minimised."""
     o = ConfigDict()
     o.loss = "bce"  # a name in siamjax.losses.LOSSES
-    o.margin = 1.0  # contrastive
+    o.margin = 1.0  # contrastive, triplet
+    o.strategy = "hardest"  # triplet: hardest | semi_hard | all
     o.l2 = ()  # (("path regex", factor), ...): adds factor * sum(w ** 2) over matching parameters
     return o
 
@@ -125,6 +126,7 @@ def _optimizer() -> ConfigDict:
     z.warmup_steps = 0  # linear from 0
     z.plateau_patience = 0  # validations without a better figure before the rate falls; 0: never
     z.plateau_factor = 0.1  # of each fall
+    z.plateau_minimum = 0.0  # lowest share of the learning rate
     z.plateau_metric = "loss"  # the validation figure that a plateau watches
     z.plateau_mode = "min"  # min: smaller is better | max
     z.momentum = 0.9  # sgd, keras_sgd
@@ -181,6 +183,7 @@ def options(**values: Any) -> ConfigDict:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "bfloat16"),
+    "objective.strategy": ("hardest", "semi_hard", "all"),
     "data.fit": ("resize", "crop", "letterbox"),
     "data.split": ("class", "drawer"),
     "optimizer.plateau_mode": ("max", "min"),

@@ -89,7 +89,9 @@ def build_model(config: ConfigDict, axis: str | None = None) -> Siamese:
     m = config.model
     head_options = m.head_options.to_dict()
     if "midpoint" in _options(HEADS[m.head]) and m.head == "euclidean":
-        head_options.setdefault("midpoint", config.objective.margin / 2)
+        half = config.objective.margin / 2  # of the distance, or of its square
+        squared = config.objective.loss == "contrastive_squared"
+        head_options.setdefault("midpoint", half**0.5 if squared else half)
     shared = {"initial": m.init, "dtype": jnp.dtype(config.dtype), "axis": axis}
     return Siamese(
         tower=_build("tower", m.tower, TOWERS[m.tower], m.tower_options.to_dict(), shared),
@@ -141,8 +143,9 @@ def build_objective(config: ConfigDict) -> Objective:
     """The loss with its own settings, and the penalties."""
     o = config.objective
     loss = LOSSES[o.loss]
-    if "margin" in inspect.signature(inspect.unwrap(loss)).parameters:
-        loss = partial(loss, margin=o.margin)
+    known = inspect.signature(inspect.unwrap(loss)).parameters
+    settings = {"margin": o.margin, "strategy": o.strategy}
+    loss = partial(loss, **{key: value for key, value in settings.items() if key in known})
     return Objective(o.loss, loss, o.loss in SET_LOSSES, tuple(o.l2))
 
 
@@ -201,6 +204,7 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
             config.optimizer.plateau_patience,
             mode=config.optimizer.plateau_mode,
             factor=config.optimizer.plateau_factor,
+            minimum=config.optimizer.plateau_minimum,
         ),
         plateau_metric=config.optimizer.plateau_metric,
     )

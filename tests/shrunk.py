@@ -35,10 +35,12 @@ def shrunk(path, cache_dir):
     small = {"koch": 65, "vgg": 32, "resnet_v2": 32}.get(config.model.tower, 16)
     config.data.size = (small, small)
     config.model.tower_options.update(SMALL.get(config.model.tower, {}))
-    config.batch_size = 12
+    # An epoch of a table has to pass in a few steps.
+    config.batch_size = 480 if config.pairs.scheme in ("all-once", "consecutive") else 12
     config.train.update(steps=4, epochs=1, log_every=2, devices=1)
     config.eval.update(every=2, way=5, trials=min(20, config.eval.trials), pairs=40)
-    config.checkpoint.every = 2
+    # An epoch of fixed pairs has some hundred steps, and a checkpoint takes longer than a step.
+    config.checkpoint.every = 2 if config.train.mode == "iterations" else 50
     return config.lock()
 
 

@@ -13,11 +13,29 @@ from siamjax.training.loop import TrainingDivergedError
 from siamjax.training.writer import MetricsLog
 
 
-@pytest.fixture
-def fast(tmp_path_factory):
-    with shrunk(recipe_file("omniglot_fast"), tmp_path_factory.getbasetemp()).unlocked() as config:
+def fast_config(cache):
+    with shrunk(recipe_file("omniglot_fast"), cache).unlocked() as config:
         config.optimizer.schedule = "constant"
     return config
+
+
+@pytest.fixture
+def fast(tmp_path_factory):
+    return fast_config(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an uninterrupted run of `fast`."""
+    folder = tmp_path_factory.mktemp("whole")
+    run.train(fast_config(tmp_path_factory.getbasetemp()), folder, lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in ("curves", "pair_grid"):
+        monkeypatch.setattr(run.plots, name, lambda *_, **__: None)
 
 
 def latest(workdir):
@@ -64,33 +82,33 @@ def test_every_recipe_runs_and_leaves_its_outputs(path, tmp_path, tmp_path_facto
     assert float(losses[1]) == pytest.approx(trained[0]["losses"][1], abs=1e-4)
     assert len(second.rstrip(",").split(",")) == len(validated)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["config"]["batch_size"] == 12
+    assert saved["config"]["batch_size"] == config.batch_size
     used = json.loads((tmp_path / "about.json").read_text())["data"]["name"]
     assert used.startswith("pairs:" if config.pairs.scheme == "explicit" else "glyphs")
     assert {row["data"] for row in rows} == {used}
 
 
-def test_four_steps_equal_two_a_restart_and_two(fast, tmp_path):
-    run.train(fast, tmp_path / "whole", lambda _: None)
+@pytest.mark.usefixtures("no_pictures")
+def test_four_steps_equal_two_a_restart_and_two(fast, whole, tmp_path):
     with fast.copy_and_resolve_references().unlocked() as half:
         half.train.steps = 2
-    run.train(half, tmp_path / "parts", lambda _: None)
-    assert int(latest(tmp_path / "parts").step) == 2
+    run.train(half, tmp_path, lambda _: None)
+    assert int(latest(tmp_path).step) == 2
     said = []
-    run.train(fast, tmp_path / "parts", said.append)
+    run.train(fast, tmp_path, said.append)
     assert any("resuming at step 2 of 4" in line for line in said)
-    assert_same_state(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
+    assert_same_state(latest(whole), latest(tmp_path))
 
-    def figures(name):
-        with MetricsLog(tmp_path / name) as log:
+    def figures(folder):
+        with MetricsLog(folder) as log:
             hidden = ("time", "pairs_per_second")
             return [{k: v for k, v in r.items() if k not in hidden} for r in log.rows()]
 
-    assert figures("whole") == figures("parts")
+    assert figures(whole) == figures(tmp_path)
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(fast, tmp_path, monkeypatch):
-    run.train(fast, tmp_path / "whole", lambda _: None)
+@pytest.mark.usefixtures("no_pictures")
+def test_sigterm_saves_and_the_same_command_goes_on(fast, whole, tmp_path, monkeypatch):
     original = run.write_outputs
 
     def interrupt(state_of_run, workdir, log, validated=None):
@@ -100,32 +118,46 @@ def test_sigterm_saves_and_the_same_command_goes_on(fast, tmp_path, monkeypatch)
 
     monkeypatch.setattr(run, "write_outputs", interrupt)
     said = []
-    assert not run.train(fast, tmp_path / "parts", said.append)
+    assert not run.train(fast, tmp_path, said.append)
     assert said[-1] == "stopped at step 2, saved; the same command goes on from there"
     monkeypatch.setattr(run, "write_outputs", original)
-    assert run.train(fast, tmp_path / "parts", said.append)
-    assert_same_state(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
+    assert run.train(fast, tmp_path, said.append)
+    assert_same_state(latest(whole), latest(tmp_path))
 
 
-def test_another_config_in_the_same_folder_is_refused_with_what_differs(fast, tmp_path):
-    run.train(fast, tmp_path, lambda _: None)
+def test_another_config_in_the_same_folder_is_refused_with_what_differs(fast, whole):
     with fast.copy_and_resolve_references().unlocked() as other:
         other.optimizer.learning_rate = 0.5
         other.eval.every = 4  # may change
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.003 then, 0\.5 now") as e:
-        run.train(other, tmp_path, lambda _: None)
+        run.train(other, whole, lambda _: None)
     assert "eval.every" not in str(e.value)
     assert "Give another --workdir" in str(e.value)
 
 
-def test_the_length_of_a_cosine_schedule_may_not_change(fast, tmp_path):
+def about(config, **data):
+    """What a checkpoint says of a run, as far as resuming asks."""
+    data = {"fingerprint": "f", "summary": "so many images"} | data
+    return {"config": json.loads(recipe.configuration.to_json(config)), "data": data}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_length_may_change_but_not_that_of_a_cosine_schedule(fast, schedule):
     with fast.unlocked():
-        fast.optimizer.schedule = "cosine"
-    run.train(fast, tmp_path, lambda _: None)
+        fast.optimizer.schedule = schedule
+    before = about(fast)
     with fast.unlocked():
         fast.train.steps = 8
+    if schedule == "constant":
+        run.check_resumable(before, about(fast))
+        return
     with pytest.raises(ValueError, match=r"config\.train\.steps: 4 then, 8 now"):
-        run.train(fast, tmp_path, lambda _: None)
+        run.check_resumable(before, about(fast))
+
+
+def test_other_data_are_refused(fast):
+    with pytest.raises(ValueError, match="the data: so many images then, fewer images now"):
+        run.check_resumable(about(fast), about(fast, fingerprint="g", summary="fewer images"))
 
 
 def test_nan_stops_with_the_step_and_the_module(fast, tmp_path, monkeypatch):

@@ -128,7 +128,8 @@ def import_weights(
 
     def replaced(keys: Any, leaf: Any) -> Any:
         new = turned.get(_path(keys))
-        return leaf if new is None else jnp.asarray(new, leaf.dtype)
+        # A copy: on a CPU `asarray` may keep the view, and with it the file, in use.
+        return leaf if new is None else jnp.array(new, leaf.dtype)
 
     both = jax.tree_util.tree_map_with_path(
         replaced, {"params": params, "batch_stats": batch_stats}

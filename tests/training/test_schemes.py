@@ -34,7 +34,7 @@ def test_balanced_pairs_are_what_they_say(within_group):
 
 def test_balanced_draws_classes_and_partners_uniformly():
     pairs = 40_000
-    draw = schemes.balanced(jax.random.key(0), 0, TABLE, pairs=pairs)
+    (draw,) = draws(partial(schemes.balanced, pairs=pairs), 1)
     other = DATA.labels[draw.right][~np.asarray(draw.same)]
     np.testing.assert_allclose(np.bincount(other), pairs / 2 / 8, rtol=0.08)
     # a positive's partner: each of the 4 others of 5 equally often
@@ -45,7 +45,7 @@ def test_balanced_draws_classes_and_partners_uniformly():
 
 def test_a_class_of_one_image_gives_negatives_only():
     data = labelled(classes=4, each=3).select(np.array([0, 3, 4, 6, 7, 9, 10]))
-    draw = schemes.balanced(jax.random.key(0), 0, class_table(data), pairs=400)
+    draw = jax.jit(partial(schemes.balanced, pairs=400))(jax.random.key(0), 0, class_table(data))
     positives = data.labels[np.asarray(draw.left)][np.asarray(draw.same)]
     assert 0 not in positives
     assert 0 in np.asarray(draw.left) or 0 in np.asarray(draw.right)
@@ -66,7 +66,7 @@ def test_in_batch_draws_distinct_images_of_distinct_classes_of_one_group():
 
 def test_in_batch_gives_weight_0_to_what_is_not_there():
     # 4 classes of a group and 5 images of a class exist; 6 and 7 are asked for.
-    draw = schemes.in_batch(jax.random.key(3), 0, TABLE, pairs=21, groups=1, images_per_class=7)
+    (draw,) = draws(partial(schemes.in_batch, pairs=21, groups=1, images_per_class=7), 1)
     assert float(draw.weight.sum()) == 4 * 5
     there = np.asarray(draw.image_index)[np.asarray(draw.weight) > 0]
     assert len(set(there.tolist())) == 20
@@ -82,10 +82,8 @@ def test_turned_groups_turn_as_a_whole_and_as_often_as_asked():
 
 @pytest.mark.parametrize("size", [3, 5, 9])
 def test_distinct_is_uniform_and_in_random_order(size):
-    rows = jax.vmap(lambda k: schemes._distinct(k, jnp.asarray(size), 5))(
-        jax.random.split(jax.random.key(0), 4000)
-    )
-    rows = np.asarray(rows)
+    distinct = jax.jit(jax.vmap(partial(schemes._distinct, amount=5), (0, None)))
+    rows = np.asarray(distinct(jax.random.split(jax.random.key(0), 4000), size))
     assert all(len(set(row.tolist())) == 5 for row in rows)
     first = np.bincount(rows[:, 0], minlength=size)
     np.testing.assert_allclose(first, 4000 / size, rtol=0.2)
@@ -96,8 +94,9 @@ def test_distinct_is_uniform_and_in_random_order(size):
 
 
 def test_shares_put_together_are_the_whole():
-    draw = schemes.balanced(jax.random.key(0), 0, TABLE, pairs=8)
-    parts = [schemes.share(draw, i, 4) for i in range(4)]
+    (draw,) = draws(partial(schemes.balanced, pairs=8), 1)
+    cut = jax.jit(partial(schemes.share, parts=4))
+    parts = [cut(draw, i) for i in range(4)]
     whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     jax.tree.map(np.testing.assert_array_equal, whole, draw)
     assert set(np.asarray(draw.image_slot).tolist()) == set(range(16))

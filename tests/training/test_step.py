@@ -14,7 +14,7 @@ from siamjax import losses
 from siamjax.augment import from_config
 from siamjax.config import base
 from siamjax.data.pairs import class_table
-from siamjax.models import HEADS, TOWERS, Siamese
+from siamjax.models import HEADS, Siamese
 from siamjax.training.objective import Objective
 from siamjax.training.parallel import Devices
 from siamjax.training.schemes import balanced, in_batch
@@ -35,11 +35,13 @@ class Tiny(nn.Module):
     """A convolution, a batch norm over all devices, a dense layer: quick to compile."""
 
     axis: str | None = None
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x, *, train):
         x = nn.Conv(4, (3, 3), strides=(2, 2))(x)
-        x = nn.BatchNorm(use_running_average=not train, axis_name=self.axis, name="norm")(x)
+        if self.norm:
+            x = nn.BatchNorm(use_running_average=not train, axis_name=self.axis, name="norm")(x)
         return nn.Dense(8, name="dense")(nn.tanh(x).reshape(len(x), -1))
 
 
@@ -49,11 +51,15 @@ def augmentation():
     return from_config(config, fill=0.0)
 
 
-def build(kind, axis=None, optimizer=None):
+def no_augmentation(keys, images, turns):
+    return images
+
+
+def build(kind, axis=None):
     scheme, loss = SCHEMES[kind]
     model = Siamese(Tiny(axis), HEADS["cosine"]())
     objective = Objective(loss, losses.LOSSES[loss], kind == "sets", (("tower/.*/kernel", 1e-3),))
-    optimizer = optimizer or optax.sgd(1e-2, momentum=0.9)
+    optimizer = optax.sgd(3e-2, momentum=0.9)
     step = make_train_step(model, scheme, augmentation(), objective, optimizer, axis)
     return step, create_state(model, optimizer, (12, 12, 1), seed=0)
 
@@ -92,13 +98,8 @@ def test_scan_and_pmap_equal_jit(reference, devices, dispatch):
 
 def test_loss_falls(reference):
     kind, _, _ = reference
-    step, state = build(kind, optimizer=optax.adam(3e-3))
-    program = ONE.compile(step)
-    seen = []
-    for _ in range(40):
-        state, figures = program(state, DATA)
-        seen.append(float(figures["loss"][0]))
-    assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[:5])
+    _, figures = run(kind, ONE, steps=40, dispatch=1)
+    assert np.mean(figures["loss"][-5:]) < 0.8 * np.mean(figures["loss"][:5])
 
 
 def test_figures_are_named_after_what_they_measure(reference):
@@ -128,14 +129,13 @@ def test_padding_changes_nothing():
 
     results = []
     for scheme in (partial(balanced, pairs=8), padded):
-        model = Siamese(TOWERS["koch"](features=(2, 2, 2, 2), embedding=4), HEADS["weighted_l1"]())
-        images = labelled(classes=4, each=3, size=(65, 65))
-        data = Data(images.images, class_table(images))
+        # A batch norm would see the padding, as it sees every image.
+        model = Siamese(Tiny(norm=False), HEADS["weighted_l1"]())
         optimizer = optax.sgd(1.0)
         objective = Objective("bce", losses.bce)
-        step = make_train_step(model, scheme, lambda k, x, turns: x, objective, optimizer)
-        state = create_state(model, optimizer, (65, 65, 1), seed=0)
-        results.append(jax.jit(step)(state, data))
+        step = make_train_step(model, scheme, no_augmentation, objective, optimizer)
+        state = create_state(model, optimizer, (12, 12, 1), seed=0)
+        results.append(jax.jit(step)(state, DATA))
     (state, figures), (state_padded, figures_padded) = results
     for a, b in zip(
         jax.tree.leaves((state.params, figures)),
@@ -151,11 +151,11 @@ def test_a_step_that_is_not_finite_leaves_the_state_and_reports():
     bad = type(state)(
         state.step, state.params | {"head": head}, state.batch_stats, state.opt_state, state.rng
     )
-    after, figures = jax.jit(step)(bad, DATA)
-    assert not np.isfinite(figures["loss"])
+    before = jax.device_get((bad.params, bad.batch_stats))
+    after, figures = ONE.compile(step)(bad, DATA)  # the reference's program: compiled already
+    assert not np.isfinite(figures["loss"][0])
     assert int(after.step) == 0
-    jax.tree.map(np.testing.assert_array_equal, after.params, bad.params)
-    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, bad.batch_stats)
+    jax.tree.map(np.testing.assert_array_equal, (after.params, after.batch_stats), before)
 
 
 def test_frozen_parameters_stay_and_cost_no_optimiser_memory():
@@ -163,7 +163,7 @@ def test_frozen_parameters_stay_and_cost_no_optimiser_memory():
     model = Siamese(Tiny(), HEADS["cosine"]())
     optimizer = optax.adam(0.1)
     scheme, objective = partial(balanced, pairs=8), Objective("bce", losses.bce)
-    step = make_train_step(model, scheme, augmentation(), objective, optimizer, frozen=frozen)
+    step = make_train_step(model, scheme, no_augmentation, objective, optimizer, frozen=frozen)
     state = create_state(model, optimizer, (12, 12, 1), seed=0, frozen=frozen)
     assert "Conv_0" not in state.opt_state[0].mu["tower"]
     after, _ = jax.jit(step)(state, DATA)

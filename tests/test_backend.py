@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from siamjax import backend
+
+
+def test_the_compiler_option_is_known_here_or_left_out():
+    options = backend.compiler_options()
+    assert options in ({}, backend.EIGEN_CONVOLUTIONS)
+    x = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(backend.jit(lambda x: x @ x.T)(x), x @ x.T)
+
+
+def test_an_unknown_option_is_probed_once_and_left_out(monkeypatch):
+    monkeypatch.setattr(backend, "EIGEN_CONVOLUTIONS", {"xla_no_such_option": "x"})
+    backend.compiler_options.cache_clear()
+    try:
+        assert backend.compiler_options() == {}
+        assert float(backend.jit(lambda x: x + 1)(1.0)) == 2.0
+    finally:
+        backend.compiler_options.cache_clear()
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((3, 3, 1, 4), False), ((9, 4), True)])
+def test_only_convolutions_keep_out_of_scans_on_a_cpu(shape, expected):
+    assert jax.default_backend() == "cpu"
+    assert backend.scans_well({"kernel": jnp.zeros(shape), "bias": jnp.zeros(4)}) is expected
+
+
+def test_keeping_memory_is_safe_where_it_does_nothing(monkeypatch):
+    def absent(name):
+        raise OSError("no C library")
+
+    monkeypatch.setattr(backend.ctypes, "CDLL", absent)
+    backend.keep_memory()
+
+
+def test_the_cache_goes_where_it_is_told(tmp_path):
+    code = "from siamjax import backend; print(backend.enable_compilation_cache())"
+    for name, folder in (
+        ("JAX_COMPILATION_CACHE_DIR", tmp_path / "a"),
+        ("XDG_CACHE_HOME", tmp_path),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env={"PATH": "", "HOME": str(tmp_path), name: str(folder)},
+        )  # fmt: skip
+        expected = folder if name.startswith("JAX") else tmp_path / "siamjax" / "compiled"
+        assert done.stdout.strip() == str(expected)
