@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     if bool(PAIRS.value) != bool(OUT.value):
         sys.exit("error: --pairs and --out go together")
     backend.enable_compilation_cache()
-    comparator = siamjax.load(WORKDIR.value)
+    comparator = siamjax.load(str(WORKDIR.value))
     if PAIRS.value:
         predict_table(comparator)
     else:
@@ -58,7 +58,7 @@ def predict_table(comparator) -> None:
     """Writes the result and reports the rows that failed."""
     from siamjax.predictions import read_pairs, write_predictions
 
-    written = write_predictions(comparator, read_pairs(PAIRS.value), OUT.value)
+    written = write_predictions(comparator, read_pairs(str(PAIRS.value)), str(OUT.value))
     print(f"{OUT.value}: {written.answered:,} pairs ({comparator.origin})")
     for fault in written.faults[:20]:
         print(f"  not answered: {fault}", file=sys.stderr)

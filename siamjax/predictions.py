@@ -76,7 +76,7 @@ def _from_folders(root: Path) -> Iterator[Pair]:
         images = sorted(f for f in folder.iterdir() if f.suffix.lower() in _IMAGES)
         if len(images) == 2:
             found += 1
-            yield Pair(*images)
+            yield Pair(images[0], images[1])
     if not found:
         raise ValueError(
             f"{root} holds no folder of two images; wanted: {root.name}/1/a.jpg, 1/b.jpg, 2/..."

@@ -3,6 +3,7 @@ from shrunk import recipe_file, shrunk
 from synthetic import labelled
 
 from siamjax import benchmark
+from siamjax.config import options
 from siamjax.data import load
 from siamjax.types import PairDraw
 
@@ -10,7 +11,8 @@ from siamjax.types import PairDraw
 def test_both_ways_are_timed_on_the_same_recipe(tmp_path_factory):
     config = shrunk(recipe_file("omniglot_fast"), tmp_path_factory.getbasetemp())
     with config.unlocked():  # another tower: this one takes 10 s to compile
-        config.model.update(tower="mlp", init="glorot", tower_options={"features": (8,)})
+        config.model.update(tower="mlp", init="glorot")
+        config.model.tower_options = options(features=(8,))
     speeds = benchmark.steady_state(config, load(config), windows=2, seconds=0.2)
     assert set(speeds) == {"resident", "host"}
     for speed in speeds.values():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Int32
 
 from siamjax.types import LabelledImages
 
-I32 = Int32[np.ndarray, "..."]
+I32: TypeAlias = Any  # an int32 array: of NumPy here, of JAX inside the step
 
 
 class ClassTable(NamedTuple):

@@ -252,7 +252,7 @@ def _validate(
     store: CheckpointStore,
     at: int,
     progress: Progress,
-) -> None:
+) -> dict[str, Any]:
     run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
     validated = run.validation(run.encoder)
     run.calibration = validated.calibration

@@ -29,7 +29,7 @@ def check_patterns(key: str, patterns: Sequence[str], params: Any) -> None:
             )
 
 
-def split(params: dict[str, Any], frozen: Sequence[str]) -> tuple[dict, dict]:
+def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
     """The parameters that train, and those that match a pattern of `frozen`.
 
     Only the former get gradients and optimiser memory.
@@ -60,7 +60,7 @@ def _pick(tree: dict[str, Any], path: str, pattern: re.Pattern[str], wanted: boo
     return picked
 
 
-def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+def merge(left: Any, right: Any) -> dict[str, Any]:
     """One tree of the leaves of two that have none in common.
 
     Example:

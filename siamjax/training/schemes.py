@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -191,10 +191,10 @@ class PairRows(NamedTuple):
             fills the last batch, counts with weight 0.
     """
 
-    left: Array
-    right: Array
-    same: Array
-    order: Array
+    left: Any
+    right: Any
+    same: Any
+    order: Any
 
 
 def from_table(key: Array, step: Array | int, table: PairRows, *, pairs: int) -> PairDraw:

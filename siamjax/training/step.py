@@ -29,7 +29,7 @@ from siamjax.types import PairDraw, SetDraw
 class Data(NamedTuple):
     """What stays on the device for the whole run: `images` uint8 [n, h, w, c] and the table."""
 
-    images: Array
+    images: Any
     table: Any
 
 
