@@ -69,8 +69,11 @@ class Validation:
         output = encoder.compare(z[self._left], z[self._right])
         score = scores(output)
         same = self.pairs.same
+        encoder.calibration = metrics.platt(score, same)
+        # A loss over sets says nothing of where alike begins: only calibration does.
+        decided = output.same if self._loss is not None else encoder.similarity(output) > 0.5
         figures: dict[str, float | str] = {
-            "pair_accuracy": float(np.mean(np.asarray(output.same) == same)),
+            "pair_accuracy": float(np.mean(np.asarray(decided) == same)),
             "best_accuracy": metrics.best_accuracy(score, same)[0],
             "auc": metrics.roc_auc(score, same),
             "eer": metrics.equal_error_rate(score, same)[0],
@@ -81,5 +84,4 @@ class Validation:
         if self._episodes is not None:
             trial = one_shot.evaluate(z, encoder.score, self._episodes)
             figures |= trial.figures
-        encoder.calibration = metrics.platt(score, same)
         return Validated(figures, trial, encoder.calibration, encoder.similarity(output))
