@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from siamjax.config import ConfigDict
-from siamjax.data.pairs import class_table
 from siamjax.recipe import assemble, build_augmentation, build_model, build_objective, build_scheme
 from siamjax.training.optimizer import create_optimizer
 from siamjax.training.step import Data, make_train_step
@@ -68,7 +67,7 @@ def _resident(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
 
 def _from_host(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
     run = assemble(config, splits)
-    images, table = np.asarray(splits.train.images), class_table(splits.train)
+    images, table = np.asarray(splits.train.images), run.feed.table
     draw = jax.jit(build_scheme(config))
     step = make_train_step(
         build_model(config),

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from siamjax.models.dropout import Dropout
 from siamjax.types import typed
 
 KERNELS: dict[str, Callable[..., Array]] = {
@@ -56,7 +57,7 @@ class Mlp(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i, features in enumerate(self.features):
             if i:
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+                x = Dropout(self.dropout)(x, train=train)
             x = nn.Dense(features, kernel_init=kernel, dtype=self.dtype, name=f"dense{i + 1}")(x)
             x = nn.relu(x)
         return x

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from siamjax.models.dropout import Dropout
 from siamjax.models.normalisation import normalise
 from siamjax.types import typed
 
@@ -155,7 +156,7 @@ class ResNetV2(nn.Module):
         x = x.reshape(x.shape[0], -1)
         if not self.embedding:
             return x
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, train=train)
         x = nn.Dense(
             self.embedding, kernel_init=INITS[self.initial], dtype=self.dtype, name="dense"
         )(x)

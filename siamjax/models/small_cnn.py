@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.models.convolution import max_pool
+from siamjax.models.convolution import ConvPool
+from siamjax.models.dropout import Dropout
 from siamjax.models.mlp import kernel_initializer
 from siamjax.types import typed
 
@@ -48,7 +49,7 @@ class SmallCnn(nn.Module):
             )
         for i, features in enumerate(self.features):
             # SAME with an even kernel pads at the bottom and at the right, in XLA as in Keras.
-            x = nn.Conv(
+            x = ConvPool(
                 features,
                 (2, 2),
                 padding="SAME",
@@ -57,7 +58,6 @@ class SmallCnn(nn.Module):
                 name=f"conv{i + 1}",
             )(x)
             # ReLU and maximum commute: after the pool it has a quarter of the work.
-            x = nn.relu(max_pool(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout, name=f"dropout{i + 1}")(nn.relu(x), train=train)
         x = x.mean((1, 2))
         return nn.Dense(self.embedding, kernel_init=kernel, dtype=self.dtype, name="dense")(x)

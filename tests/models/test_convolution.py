@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from siamjax.models.convolution import max_pool
+from siamjax.models.convolution import ConvPool, conv_pool, max_pool
 
 
 def reference(x):
@@ -50,3 +50,75 @@ def test_bfloat16_keeps_its_type():
     x = images("normal", (1, 4, 4, 1)).astype(jnp.bfloat16)
     assert max_pool(x).dtype == jnp.bfloat16
     assert jax.grad(lambda x: max_pool(x).sum())(x).dtype == jnp.bfloat16
+
+
+class Plain(nn.Module):
+    features: int
+    kernel_size: tuple
+    padding: str
+
+    @nn.compact
+    def __call__(self, x):
+        return reference(nn.Conv(self.features, self.kernel_size, padding=self.padding)(x))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [
+        ((2, 2), (3, 8, 10, 1)),
+        ((2, 3), (2, 9, 7, 1)),
+        ((3, 3), (2, 6, 6, 1)),
+        ((2, 2), (2, 6, 6, 3)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["flat", "two-valued", "normal"])
+def test_conv_pool_is_a_convolution_and_a_pool(kind, kernel, shape, padding):
+    x = images(kind, shape)
+    plain = Plain(5, kernel, padding)
+    inner = plain.init(jax.random.key(1), x)["params"]["Conv_0"]
+    inner = inner | {"bias": jnp.linspace(-1, 1, 5)}
+    mine = ConvPool(5, kernel, padding, nn.initializers.lecun_normal())
+    own = mine.init(jax.random.key(1), x)["params"]
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, inner)
+
+    def loss(apply, wrap):
+        def value(params, x):
+            y = apply({"params": wrap(params)}, x)
+            weight = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+            return (y * weight).sum(), y
+
+        return jax.value_and_grad(value, argnums=(0, 1), has_aux=True)
+
+    (_, y), (d_params, d_x) = loss(mine.apply, lambda p: p)(inner, x)
+    (_, expected), (e_params, e_x) = loss(plain.apply, lambda p: {"Conv_0": p})(inner, x)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    np.testing.assert_allclose(d_x, e_x, atol=1e-5)
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(d_params[name], e_params[name], atol=2e-5)
+
+
+def test_conv_pool_on_real_digits_equals_the_plain_way(real_data):
+    import gzip
+
+    with gzip.open(real_data / "mnist" / "train-images-idx3-ubyte.gz") as file:
+        raw = file.read(16 + 16 * 784)[16:]
+    x = jnp.asarray(np.frombuffer(raw, np.uint8).reshape(16, 28, 28, 1), jnp.float32) / 255
+    mine = ConvPool(8, (2, 2), "SAME", nn.initializers.glorot_uniform())
+    params = mine.init(jax.random.key(0), x)["params"]
+    plain = Plain(8, (2, 2), "SAME")
+    gradient = jax.grad(lambda p: jnp.square(mine.apply({"params": p}, x)).sum())(params)
+    expected = jax.grad(lambda p: jnp.square(plain.apply({"params": p}, x)).sum())(
+        {"Conv_0": params}
+    )["Conv_0"]
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(gradient[name], expected[name], rtol=1e-5)
+
+
+def test_other_backends_take_the_plain_way(monkeypatch):
+    x = images("normal", (2, 6, 6, 1))
+    kernel = jnp.ones((2, 2, 1, 3))
+    here = conv_pool(x, kernel, "SAME")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(conv_pool(x, kernel, "SAME"), here, atol=1e-6)
+    assert "conv_general_dilated" in str(jax.make_jaxpr(lambda: conv_pool(x, kernel, "SAME"))())
