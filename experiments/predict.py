@@ -9,9 +9,13 @@ A table of pairs (a CSV with columns left,right, or a folder of folders with two
     python -m experiments.predict --workdir=runs/omniglot --pairs=pairs.csv --out=result.csv
 
 The similarity lies in 0..1 (1: alike). Size, channels and colour are those of the run; no flag has
-to repeat them. The exit status is 1 if any row could not be answered.
+to repeat them. `--threshold` says from which similarity on a pair is the same: a name on the run's
+decision card (calibrated, accuracy, eer, far_1, far_0.1) or a number; `--prior` what share of your
+pairs is the same, which moves the probability. The exit status is 1 if any row could not be
+answered.
 """
 
+import json
 import sys
 
 from absl import flags
@@ -21,7 +25,10 @@ from experiments import command
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 PICTURE = flags.DEFINE_string("picture", None, "Draw the two images and the figure here.")
 PAIRS = flags.DEFINE_string("pairs", None, "A CSV or a folder of pairs.")
-OUT = flags.DEFINE_string("out", None, "With --pairs: the CSV to write.")
+OUT = flags.DEFINE_string("out", None, "With --pairs: the file to write, .csv or .jsonl.")
+JSON = flags.DEFINE_bool("json", False, "Print the answer of two images as JSON.")
+THRESHOLD = flags.DEFINE_string("threshold", "calibrated", "A name or a similarity in 0..1.")
+PRIOR = flags.DEFINE_float("prior", 0.5, "Share of same pairs where the answer is used.")
 
 
 def main(argv: list[str]) -> None:
@@ -46,9 +53,26 @@ def predict_two(comparator, left: str, right: str) -> None:
     """Prints, and draws if asked."""
     from siamjax.evaluation.picture import side_by_side
 
-    similarity = comparator.similarity(left, right)
-    verdict = "same" if similarity > 0.5 else "different"
-    print(f"similarity {similarity:.4f}: {verdict} (threshold 0.5, {comparator.origin})")
+    compared = comparator.compare(left, right, threshold=THRESHOLD.value, prior=PRIOR.value)
+    similarity, likely = float(compared.similarity[0]), float(compared.probability[0])
+    answer = {
+        "similarity": similarity,
+        "probability": likely,
+        "distance": None if compared.distance is None else float(compared.distance[0]),
+        "same": bool(compared.same[0]),
+        "threshold": compared.threshold,
+        "threshold_name": THRESHOLD.value,
+        "threshold_source": comparator.card.source,
+        "run": comparator.origin,
+    }
+    if JSON.value:
+        print(json.dumps(answer))
+    else:
+        verdict = "same" if answer["same"] else "different"
+        at = f"threshold {compared.threshold:.4g}, {THRESHOLD.value}, {comparator.card.source}"
+        print(f"similarity {similarity:.4f}: {verdict} ({at}; {comparator.origin})")
+        if PRIOR.value != 0.5:
+            print(f"probability {likely:.4f} where {PRIOR.value:.4g} of all pairs are the same")
     if PICTURE.value:
         pixels = comparator.pixels(left), comparator.pixels(right)
         side_by_side(*pixels, similarity, PICTURE.value, names=(left, right))
@@ -58,7 +82,13 @@ def predict_table(comparator) -> None:
     """Writes the result and reports the rows that failed."""
     from siamjax.predictions import read_pairs, write_predictions
 
-    written = write_predictions(comparator, read_pairs(str(PAIRS.value)), str(OUT.value))
+    written = write_predictions(
+        comparator,
+        read_pairs(str(PAIRS.value)),
+        str(OUT.value),
+        threshold=THRESHOLD.value,
+        prior=PRIOR.value,
+    )
     print(f"{OUT.value}: {written.answered:,} pairs ({comparator.origin})")
     for fault in written.faults[:20]:
         print(f"  not answered: {fault}", file=sys.stderr)

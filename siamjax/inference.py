@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +14,8 @@ import jax
 import numpy as np
 
 from siamjax import config as configuration
+from siamjax.config import ConfigDict
+from siamjax.evaluation.decision import DEFAULT, DecisionCard, probability
 from siamjax.evaluation.encoder import Encoder
 from siamjax.preprocess import Preprocess
 from siamjax.recipe import build_model
@@ -23,23 +28,22 @@ if TYPE_CHECKING:
     OneImage = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
-THRESHOLD = 0.5  # of the similarity
-
-
 class Comparison(NamedTuple):
     """What a run says of n pairs.
 
     Attributes:
         similarity: `float32 [n]`, in 0..1, large = alike.
-        same: `bool [n]`, similarity above the threshold.
+        probability: `float32 [n]` that the two are the same, for the prior that was given.
         distance: `float32 [n]` of a head that gives one, else None.
-        threshold: of the decision.
+        same: `bool [n]`, similarity at or above the threshold.
+        threshold: of the decision, on the similarity.
     """
 
     similarity: np.ndarray
-    same: np.ndarray
+    probability: np.ndarray
     distance: np.ndarray | None
-    threshold: float = THRESHOLD
+    same: np.ndarray
+    threshold: float
 
 
 class Comparator:
@@ -48,13 +52,35 @@ class Comparator:
     Images may be paths, PIL images or arrays (`[h, w]`, `[h, w, 1 | 3 | 4]`), of any size.
 
     Args:
-        encoder: the model with its weights.
+        encoder: the model with its weights and its decision card.
         preprocess: of the run.
+        config: of the run.
         origin: one line that says which run and step this is, and on what data.
     """
 
-    def __init__(self, encoder: Encoder, preprocess: Preprocess, origin: str = ""):
-        self._encoder, self.preprocess, self.origin = encoder, preprocess, origin
+    def __init__(
+        self,
+        encoder: Encoder,
+        preprocess: Preprocess,
+        config: ConfigDict | None = None,
+        origin: str = "",
+    ):
+        self.encoder, self.preprocess = encoder, preprocess
+        self.config, self.origin = config, origin
+
+    @property
+    def card(self) -> DecisionCard:
+        """Calibration and thresholds, with where they were fitted."""
+        return self.encoder.card
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of weights and preprocessing: what embeddings must share to be compared."""
+        digest = hashlib.sha256(json.dumps(self.preprocess.to_dict(), sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.encoder.weights):
+            digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()
 
     def embed(self, images: Sequence[OneImage] | np.ndarray) -> np.ndarray:
         """Embeddings `float32 [n, d]` of a list of images, or of an array `[n, h, w, c]`.
@@ -66,7 +92,7 @@ class Comparator:
         where = [first.setdefault(_identity(image), len(first)) for image in images]
         distinct = {_identity(image): image for image in reversed(images)}
         pixels = np.stack([self.pixels(distinct[key]) for key in first])
-        return self._encoder.embed(pixels)[where]
+        return self.encoder.embed(pixels)[where]
 
     def similarity(
         self, left: OneImage | Sequence[OneImage], right: OneImage | Sequence[OneImage]
@@ -87,16 +113,31 @@ class Comparator:
         Raises:
             ValueError: for lists of different lengths, or an image that cannot be read.
         """
-        similarity = self.compare(_listed(left), _listed(right)).similarity
+        similarity = self.compare(left, right).similarity
         single = not isinstance(left, list | tuple) and not isinstance(right, list | tuple)
         return float(similarity[0]) if single else similarity
 
-    def compare(self, left: Sequence[OneImage], right: Sequence[OneImage]) -> Comparison:
+    def compare(
+        self,
+        left: OneImage | Sequence[OneImage],
+        right: OneImage | Sequence[OneImage],
+        *,
+        threshold: str | float = DEFAULT,
+        prior: float = 0.5,
+    ) -> Comparison:
         """Compares lists of one length, or one image with each of a list.
 
+        Args:
+            left: an image, or a list of them.
+            right: an image, or a list of them.
+            threshold: a name on the decision card, or a similarity.
+            prior: share of same pairs where the answer will be used; moves `probability` only.
+
         Raises:
-            ValueError: for lists of different lengths, or an image that cannot be read.
+            ValueError: for lists of different lengths, an image that cannot be read, or a
+                threshold that the run does not have.
         """
+        left, right = _listed(left), _listed(right)
         sizes = len(left), len(right)
         n = max(sizes)
         if not all(size in (1, n) for size in sizes) or not min(sizes):
@@ -107,10 +148,41 @@ class Comparator:
         z = self.embed([*left, *right])
         zl = np.broadcast_to(z[: len(left)], (n, z.shape[1]))
         zr = np.broadcast_to(z[len(left) :], (n, z.shape[1]))
-        output = self._encoder.compare(zl, zr)
-        similarity = self._encoder.similarity(output)
+        return self.compare_embeddings(zl, zr, threshold=threshold, prior=prior)
+
+    def compare_embeddings(
+        self,
+        left: np.ndarray,
+        right: np.ndarray,
+        *,
+        threshold: str | float = DEFAULT,
+        prior: float = 0.5,
+    ) -> Comparison:
+        """`compare` for embeddings `float32 [n, d]` of `embed`, row by row; only the head runs."""
+        cut = self.card.threshold(threshold)
+        output = self.encoder.compare(left, right)
+        similarity = self.encoder.similarity(output)
         distance = np.asarray(output.value) if isinstance(output, Distance) else None
-        return Comparison(similarity, similarity > THRESHOLD, distance)
+        likely = probability(similarity, prior)
+        return Comparison(similarity, likely, distance, similarity >= cut, cut)
+
+    def rank(
+        self, query: OneImage, gallery: Sequence[OneImage], top: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The gallery's images from the most alike to the least.
+
+        Args:
+            query: an image.
+            gallery: images; for many queries over one gallery, `siamjax.gallery` embeds it once.
+            top: how many to give; None: all.
+
+        Returns:
+            Positions in the gallery `int [m]`, and their similarities `float32 [m]`; of equal
+            ones the first comes first.
+        """
+        similarity = self.compare(query, _listed(gallery)).similarity
+        order = np.argsort(-similarity, kind="stable")[:top]
+        return order, similarity[order]
 
     def pixels(self, image: OneImage) -> np.ndarray:
         """What the tower sees of an image: `uint8 [h, w, c]`.
@@ -157,5 +229,5 @@ def load(workdir: str | os.PathLike[str]) -> Comparator:
         weights = store.restore_weights(kind, template)
         step = store.step(kind)
     origin = f"{workdir}, {kind} checkpoint of step {step}, trained on {about['data']['name']}"
-    encoder = Encoder(model, weights, about["progress"]["calibration"])
-    return Comparator(encoder, preprocess, origin)
+    card = DecisionCard.from_dict(about["progress"]["card"])
+    return Comparator(Encoder(model, weights, card), preprocess, config, origin)

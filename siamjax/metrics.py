@@ -198,6 +198,31 @@ def best_accuracy(
 
 
 @typed
+def threshold_at_false_accepts(
+    scores: Float[np.ndarray, "b"], same: Bool[np.ndarray, "b"], rate: float
+) -> float:
+    """The lowest threshold at which no more than `rate` of the different pairs are accepted.
+
+    Args:
+        scores: of each pair; large means alike.
+        same: the truth.
+        rate: false accepts allowed, in [0, 1].
+
+    Raises:
+        ValueError: if there are no pairs of one kind, or a score is NaN.
+
+    Example:
+        >>> scores = np.array([0.9, 0.4, 0.6, 0.2])
+        >>> threshold_at_false_accepts(scores, np.array([True, True, False, False]), 0.5)
+        0.30000000000000004
+    """
+    _check(scores, same)
+    thresholds, _, false_alarms = _operating_points(scores, same)
+    allowed = np.flatnonzero(false_alarms <= rate * false_alarms[-1])
+    return float(thresholds[allowed[-1]])
+
+
+@typed
 def accuracy_at(
     scores: Float[np.ndarray, "b"], same: Bool[np.ndarray, "b"], threshold: float | int
 ) -> float:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from siamjax.evaluation.decision import DEFAULT
 from siamjax.inference import Comparator
 
-COLUMNS = ("x1", "x2", "label", "predict", "similarity", "same", "threshold")
+COLUMNS = (
+    "x1", "x2", "label", "predict", "similarity", "same", "threshold", "probability", "distance",
+)  # fmt: skip
+CACHE_BYTES = 256 * 2**20  # of embeddings kept, so that an image named in many rows runs once
 _SIDES = (("left", "right"), ("x1", "x2"), ("a", "b"))
 _TRUTHS = ("same", "label")
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -88,45 +96,116 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 
 def write_predictions(
-    comparator: Comparator, pairs: Iterable[Pair], out: str | os.PathLike[str], chunk: int = 256
+    comparator: Comparator,
+    pairs: Iterable[Pair],
+    out: str | os.PathLike[str],
+    *,
+    threshold: str | float = DEFAULT,
+    prior: float = 0.5,
+    chunk: int = 1024,
 ) -> Written:
-    """Compares pairs and writes a CSV with the columns `COLUMNS`.
+    """Compares pairs and writes a row for each: a CSV with `COLUMNS`, or JSON lines of them.
 
     `predict` is the model's own output: the distance of a head that gives one (small = same),
     else the similarity. A row that cannot be answered is left empty there and reported; the rest
-    go on.
+    go on. Memory does not grow with the number of rows.
 
     Args:
         comparator: of a run.
         pairs: read as they are needed.
-        out: the file to write.
+        out: the file to write; JSON lines where it ends in `.jsonl`.
+        threshold: a name on the decision card, or a similarity.
+        prior: share of same pairs where the answer will be used.
         chunk: pairs in memory at a time.
+
+    Raises:
+        ValueError: for a threshold that the run does not have.
     """
+    cut = comparator.card.threshold(threshold)
+    embeddings = _Embeddings(comparator)
     answered, faults = 0, []
     rows = iter(pairs)
+    as_json = str(out).endswith(".jsonl")
     with open(out, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        if not as_json:
+            writer.writeheader()
         while part := list(islice(rows, chunk)):
-            for pair, answer in zip(part, _answers(comparator, part, faults), strict=True):
-                writer.writerow([pair.left, pair.right, pair.label, *answer])
-                answered += bool(answer[0])
+            for row in _answers(comparator, embeddings, part, faults, cut, prior):
+                answered += "similarity" in row
+                if as_json:
+                    file.write(json.dumps(row) + "\n")
+                else:
+                    writer.writerow(row)
     return Written(answered, faults)
 
 
-def _answers(comparator: Comparator, pairs: list[Pair], faults: list[str]) -> list[tuple]:
-    """predict, similarity, same and threshold of each pair, as text; empty where it failed."""
-    try:
-        compared = comparator.compare([p.left for p in pairs], [p.right for p in pairs])
-    except ValueError as error:
-        if len(pairs) > 1:  # find the rows at fault by halving
-            half = len(pairs) // 2
-            first = _answers(comparator, pairs[:half], faults)
-            return first + _answers(comparator, pairs[half:], faults)
-        faults.append(str(error))
-        return [("", "", "", "")]
-    own = compared.similarity if compared.distance is None else compared.distance
-    return [
-        (f"{o:.6f}", f"{s:.6f}", int(same), compared.threshold)
-        for o, s, same in zip(own, compared.similarity, compared.same, strict=True)
+def _answers(
+    comparator: Comparator,
+    embeddings: _Embeddings,
+    pairs: list[Pair],
+    faults: list[str],
+    threshold: float,
+    prior: float,
+) -> list[dict[str, Any]]:
+    """A row of `COLUMNS` for each pair; without an answer where an image cannot be read."""
+    z, unreadable = embeddings.of([p.left for p in pairs] + [p.right for p in pairs])
+    rows: list[dict[str, Any]] = [
+        {"x1": str(p.left), "x2": str(p.right), "label": p.label} for p in pairs
     ]
+    good = []
+    for i, pair in enumerate(pairs):
+        reasons = [unreadable[p] for p in dict.fromkeys(pair[:2]) if p in unreadable]
+        faults += reasons[:1]
+        if not reasons:
+            good.append(i)
+    if not good:
+        return rows
+    at = np.array(good)
+    compared = comparator.compare_embeddings(
+        z[at], z[at + len(pairs)], threshold=threshold, prior=prior
+    )
+    for place, i in enumerate(good):
+        similarity = round(float(compared.similarity[place]), 6)
+        row = {
+            "similarity": similarity,
+            "same": int(compared.same[place]),
+            "threshold": round(threshold, 6),
+            "probability": round(float(compared.probability[place]), 6),
+        }
+        if compared.distance is not None:
+            row["distance"] = round(float(compared.distance[place]), 6)
+        rows[i] |= {"predict": row.get("distance", similarity)} | row
+    return rows
+
+
+class _Embeddings:
+    """Embeddings of image files; the most recent ones are kept."""
+
+    def __init__(self, comparator: Comparator, limit: int = CACHE_BYTES):
+        self._comparator, self._limit = comparator, limit
+        self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
+
+    def of(self, paths: Sequence[Path]) -> tuple[np.ndarray, dict[Path, str]]:
+        """`float32 [n, d]`, zeros where an image cannot be read, and why it cannot."""
+        unreadable: dict[Path, str] = {}
+        found: dict[Path, np.ndarray] = {}
+        fresh: dict[Path, np.ndarray] = {}
+        for path in dict.fromkeys(paths):
+            if path in self._kept:
+                self._kept.move_to_end(path)
+                found[path] = self._kept[path]
+                continue
+            try:
+                fresh[path] = self._comparator.pixels(path)
+            except ValueError as error:
+                unreadable[path] = str(error)
+        if fresh:
+            z = self._comparator.encoder.embed(np.stack(list(fresh.values())))
+            found |= dict(zip(fresh, z, strict=True))
+            self._kept |= {path: found[path].copy() for path in fresh}
+        width = next((v.size for v in found.values()), 1)
+        while len(self._kept) * width * 4 > self._limit:
+            self._kept.popitem(last=False)
+        empty = np.zeros(width, np.float32)
+        return np.stack([found.get(path, empty) for path in paths]), unreadable

@@ -284,7 +284,7 @@ def build_validation(config: ConfigDict, splits: DataSplits, objective: Objectiv
         draw = balanced(jax.random.key(config.seed), 0, class_table(images), pairs=e.pairs)
         pairs = PairTable(*(np.asarray(a) for a in (draw.left, draw.right, draw.same)))
     loss = None if objective.over_sets else objective.loss
-    return Validation(images, episodes, pairs, loss)
+    return Validation(images, episodes, pairs, loss, f"validation pairs of {splits.name}")
 
 
 def describe(config: ConfigDict, splits: DataSplits) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 import csv
+import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from shrunk import recipe_file, shrunk
 
 import siamjax
-from siamjax import run
+from siamjax import predictions, run
 from siamjax.evaluation.picture import side_by_side
-from siamjax.predictions import read_pairs, write_predictions
+from siamjax.predictions import COLUMNS, read_pairs, write_predictions
 from siamjax.training.checkpoint import CheckpointError
 
 
@@ -58,16 +60,16 @@ def test_compare_says_what_it_decides_by(comparator, pictures):
     paths, _ = pictures
     compared = comparator.compare(paths[:2], paths[1:3])
     np.testing.assert_array_equal(compared.similarity, comparator.similarity(paths[:2], paths[1:3]))
-    np.testing.assert_array_equal(compared.same, compared.similarity > compared.threshold)
+    np.testing.assert_array_equal(compared.same, compared.similarity >= compared.threshold)
     assert compared.distance is None  # a cosine head gives a logit
 
 
 def test_each_distinct_image_is_embedded_once(comparator, pictures, monkeypatch):
     paths, _ = pictures
     counted = []
-    original = comparator._encoder.embed
+    original = comparator.encoder.embed
     monkeypatch.setattr(
-        comparator._encoder, "embed", lambda x: (counted.append(len(x)), original(x))[1]
+        comparator.encoder, "embed", lambda x: (counted.append(len(x)), original(x))[1]
     )
     z = comparator.embed([paths[0], paths[1], paths[0], paths[0]])
     assert counted == [2]
@@ -102,13 +104,73 @@ def test_a_table_of_pairs_is_answered_row_by_row(comparator, pictures, tmp_path)
     assert "gone.png cannot be read" in written.faults[0]
     with open(tmp_path / "out.csv") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["x1", "x2", "label", "predict", "similarity", "same", "threshold"]
+    assert tuple(rows[0]) == COLUMNS
     assert [row["label"] for row in rows] == ["1", "0", "0"]
     expected = comparator.similarity(paths[0], paths[1])
     assert float(rows[0]["similarity"]) == pytest.approx(expected, abs=1e-5)
-    assert rows[0]["same"] == str(int(expected > 0.5))
+    assert rows[0]["same"] == str(int(expected >= 0.5))
     assert rows[1]["similarity"] == ""
     assert rows[2]["x2"] == str(paths[4])
+
+
+def test_a_table_names_an_image_many_times_and_it_runs_once(
+    comparator, pictures, tmp_path, monkeypatch
+):
+    paths, _ = pictures
+    table = tmp_path / "pairs.csv"
+    table.write_text("left,right\n" + f"{paths[0]},{paths[1]}\n" * 7)
+    counted = []
+    original = comparator.encoder.embed
+    monkeypatch.setattr(
+        comparator.encoder, "embed", lambda x: (counted.append(len(x)), original(x))[1]
+    )
+    out = tmp_path / "out.jsonl"
+    written = write_predictions(comparator, read_pairs(table), out, threshold=0.0, chunk=3)
+    assert written.answered == 7
+    assert counted == [2]
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 7
+    assert {row["same"] for row in rows} == {1}
+    assert {row["threshold"] for row in rows} == {0.0}
+
+
+def test_embeddings_beyond_the_limit_are_dropped_the_oldest_first(comparator, pictures):
+    paths, _ = pictures
+    width = comparator.embed(paths[:1]).shape[1]
+    kept = predictions._Embeddings(comparator, limit=2 * 4 * width)
+    z, unreadable = kept.of(paths[:3])
+    assert list(kept._kept) == paths[1:3]
+    np.testing.assert_allclose(z, comparator.embed(paths[:3]), atol=1e-6)
+    assert not unreadable
+
+
+def test_thresholds_and_priors_reach_the_answer(comparator, pictures):
+    paths, _ = pictures
+    plain = comparator.compare(paths[0], paths[1])
+    np.testing.assert_array_equal(plain.probability, plain.similarity)
+    strict = comparator.compare(paths[0], paths[1], threshold="eer", prior=0.01)
+    assert strict.threshold == comparator.card.thresholds["eer"]
+    assert strict.probability < plain.probability
+    with pytest.raises(ValueError, match="choose calibrated"):
+        comparator.compare(paths[0], paths[1], threshold="nonsense")
+
+
+def test_rank_orders_a_gallery(comparator, pictures):
+    paths, _ = pictures
+    order, similarity = comparator.rank(paths[2], paths, top=3)
+    assert order[0] == 2
+    assert (np.diff(similarity) <= 0).all()
+    np.testing.assert_allclose(similarity, comparator.similarity(paths[2], paths)[order], atol=1e-6)
+
+
+def test_the_fingerprint_follows_the_weights(comparator, workdir):
+    again = siamjax.load(workdir)
+    assert again.fingerprint == comparator.fingerprint
+    leaves, tree = jax.tree.flatten(again.encoder.weights)
+    leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].add(1e-3)
+    again.encoder.weights = jax.tree.unflatten(tree, leaves)
+    del again.fingerprint
+    assert again.fingerprint != comparator.fingerprint
 
 
 def test_folders_of_two_images_are_read_in_natural_order(pictures, tmp_path):

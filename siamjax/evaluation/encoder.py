@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from siamjax import backend
+from siamjax.evaluation.decision import DecisionCard
 from siamjax.models import Siamese
 from siamjax.types import Distance, PairOutput, typed
 
@@ -23,8 +24,7 @@ class Encoder:
     Args:
         model: tower and head.
         weights: `{"params", "batch_stats"}`.
-        calibration: slope and offset of `similarity`, as `metrics.platt` gives them; None for the
-            head's own.
+        card: of the run; `similarity` is calibrated with it, where it has a calibration.
         chunk: images in one call at most.
         pair_chunk: comparisons in one call at most.
     """
@@ -33,12 +33,12 @@ class Encoder:
         self,
         model: Siamese,
         weights: Any,
-        calibration: tuple[float, float] | None = None,
+        card: DecisionCard = DecisionCard(),
         *,
         chunk: int = 128,
         pair_chunk: int = 4096,
     ):
-        self.weights, self.calibration = weights, calibration
+        self.model, self.weights, self.card = model, weights, card
         self._chunk, self._pair_chunk = chunk, pair_chunk
         self._embed = backend.jit(lambda w, x: model.apply(w, x, method="embed"))
         self._compare = backend.jit(lambda w, a, b: model.apply(w, a, b, method="compare"))
@@ -68,10 +68,9 @@ class Encoder:
 
     def similarity(self, output: PairOutput) -> np.ndarray:
         """How alike, in 0..1: calibrated, or as the head has it."""
-        if self.calibration is None:
+        if self.card.calibration is None:
             return np.asarray(output.similarity)
-        slope, offset = self.calibration
-        return np.asarray(jax.nn.sigmoid(slope * scores(output) + offset))
+        return self.card.similarity(scores(output))
 
     @staticmethod
     def _in_chunks(function: Any, chunk: int, *arrays: np.ndarray) -> np.ndarray:

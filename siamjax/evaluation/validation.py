@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from siamjax import metrics
-from siamjax.evaluation import one_shot
+from siamjax.evaluation import decision, one_shot
+from siamjax.evaluation.decision import DecisionCard
 from siamjax.evaluation.encoder import Encoder, scores
 from siamjax.types import Episodes, LabelledImages, PairOutput, PairTable
 
@@ -22,13 +23,13 @@ class Validated(NamedTuple):
     Attributes:
         figures: for the metrics file.
         one_shot: the one-shot result, if there are trials.
-        calibration: slope and offset from scores to similarity, fitted to the validation pairs.
+        card: calibration and thresholds, fitted to the validation pairs.
         similarity: of each validation pair, calibrated.
     """
 
     figures: dict[str, float | str]
     one_shot: one_shot.OneShotResult | None
-    calibration: tuple[float, float]
+    card: DecisionCard
     similarity: np.ndarray
 
 
@@ -40,6 +41,7 @@ class Validation:
         episodes: one-shot trials, or None for data without classes to draw them from.
         pairs: validation pairs.
         loss: `(output, same) -> [b]`, or None for a loss that is not one of pairs.
+        source: what the pairs are, for the decision card.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Validation:
         episodes: Episodes | None,
         pairs: PairTable,
         loss: Callable[[PairOutput, jax.Array], jax.Array] | None,
+        source: str = "validation pairs",
     ):
-        self.images, self.pairs, self._loss = images, pairs, loss
+        self.images, self.pairs, self._loss, self._source = images, pairs, loss, source
         named = [pairs.left, pairs.right]
         if episodes is not None:
             named += [episodes.query, episodes.support]
@@ -69,9 +72,9 @@ class Validation:
         output = encoder.compare(z[self._left], z[self._right])
         score = scores(output)
         same = self.pairs.same
-        encoder.calibration = metrics.platt(score, same)
+        encoder.card = decision.fit(score, same, self._source)
         # A loss over sets says nothing of where alike begins: only calibration does.
-        decided = output.same if self._loss is not None else encoder.similarity(output) > 0.5
+        decided = output.same if self._loss is not None else encoder.similarity(output) >= 0.5
         figures: dict[str, float | str] = {
             "pair_accuracy": float(np.mean(np.asarray(decided) == same)),
             "best_accuracy": metrics.best_accuracy(score, same)[0],
@@ -84,4 +87,4 @@ class Validation:
         if self._episodes is not None:
             trial = one_shot.evaluate(z, encoder.score, self._episodes)
             figures |= trial.figures
-        return Validated(figures, trial, encoder.calibration, encoder.similarity(output))
+        return Validated(figures, trial, encoder.card, encoder.similarity(output))

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from siamjax.evaluation.decision import DecisionCard
 from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
@@ -96,7 +97,7 @@ class Run:
         plateau: lowers the learning rate.
         plateau_metric: the validation figure it watches.
         best: the best value so far, or None.
-        calibration: of the latest validation.
+        card: of the latest validation.
         on_validation: called after each.
     """
 
@@ -117,14 +118,14 @@ class Run:
     plateau: Plateau
     plateau_metric: str
     best: float | None = None
-    calibration: tuple[float, float] | None = None
+    card: DecisionCard | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
 
     def progress(self) -> dict[str, Any]:
         """What the host has to remember beside the state, as JSON values."""
         return {
             "best": self.best,
-            "calibration": self.calibration,
+            "card": None if self.card is None else self.card.to_dict(),
             "patience": self.patience.state(),
             "plateau": self.plateau.state(),
         }
@@ -132,7 +133,7 @@ class Run:
     def restore(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Goes on from a saved state and its `progress()`."""
         self.state, self.best = state, progress["best"]
-        self.calibration = progress["calibration"]
+        self.card = None if progress["card"] is None else DecisionCard.from_dict(progress["card"])
         self.patience.restore(progress["patience"])
         self.plateau.restore(progress["plateau"])
 
@@ -255,7 +256,7 @@ def _validate(
 ) -> dict[str, Any]:
     run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
     validated = run.validation(run.encoder)
-    run.calibration = validated.calibration
+    run.card = validated.card
     figures = validated.figures | {"data": run.about["data"]["name"]}
     log.write(at, "validation", figures, epoch=at / run.plan.epoch)
     progress.say(f"step {at}: {summary(validated)}")
