@@ -12,6 +12,7 @@ import numpy as np
 
 from siamjax.config import ConfigDict
 from siamjax.recipe import assemble, build_augmentation, build_model, build_objective, build_scheme
+from siamjax.training.features import use_features
 from siamjax.training.optimizer import create_optimizer
 from siamjax.training.step import Data, make_train_step
 from siamjax.types import DataSplits, PairDraw, SetDraw
@@ -58,6 +59,7 @@ def steady_state(
 def _resident(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
     """Runs a dispatch and waits for the one before it, as the trainer does; yields its pairs."""
     run = assemble(config, splits)
+    use_features(run)
     size = run.plan.dispatch
     program = run.devices.compile(run.step, size)
     state = run.devices.put(run.state)

@@ -30,12 +30,13 @@ from siamjax.losses import LOSSES, PAIR_LOSSES, SET_LOSSES
 from siamjax.models import HEADS, TOWERS, Siamese
 from siamjax.models.pretrained import KINDS, import_weights
 from siamjax.training.diagnosis import first_bad_module
+from siamjax.training.features import split_model
 from siamjax.training.feed import Feed
 from siamjax.training.loop import Plan, Run, steps_per_dispatch
 from siamjax.training.objective import Objective
 from siamjax.training.optimizer import OPTIMIZERS, SCHEDULES, Patience, Plateau, create_optimizer
 from siamjax.training.parallel import Devices, choose_devices
-from siamjax.training.paths import check_patterns
+from siamjax.training.paths import check_patterns, split
 from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
 from siamjax.training.state import TrainState, create_state
 from siamjax.training.step import make_train_step
@@ -160,15 +161,16 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     feed = build_feed(config, splits)
     epochs = config.train.mode == "epochs"
     total = feed.epoch * config.train.epochs if epochs else config.train.steps
-    model = build_model(config)
+    whole = build_model(config)
     objective = build_objective(config)
     optimizer = create_optimizer(config.optimizer, total, feed.epoch)
     scheme = build_scheme(config)
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
-    state = create_state(model, optimizer, feed.images.shape[1:], config.seed, frozen)
+    state = create_state(whole, optimizer, feed.images.shape[1:], config.seed, frozen)
     objective.check(state.params)
     check_patterns("config.optimizer.frozen", frozen, state.params)
+    front, model = frozen_front(config, state.params)
     periods = (
         config.train.log_every,
         feed.epoch if epochs else config.eval.every,
@@ -181,7 +183,7 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         title=f"{config.model.tower} on {splits.name}",
         plan=Plan(total, *periods, feed.epoch, dispatch, shuffles=feed.order is not None),
         step=make_train_step(
-            build_model(config, devices.axis),
+            frozen_front(config, state.params, devices.axis)[1],
             scheme,
             augment,
             objective,
@@ -207,7 +209,25 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
             minimum=config.optimizer.plateau_minimum,
         ),
         plateau_metric=config.optimizer.plateau_metric,
+        front=front,
     )
+
+
+def frozen_front(
+    config: ConfigDict, params: Any, axis: str | None = None
+) -> tuple[Siamese | None, Siamese]:
+    """The frozen part of the model and the rest, where the former may run once an image.
+
+    That is so if nothing in it trains and nothing random comes before it; else None and the whole
+    model.
+    """
+    model = build_model(config, axis)
+    parts = split_model(model) if config.model.cache_features else None
+    turned = config.pairs.scheme == "in-batch" and config.pairs.turned_groups > 0
+    if parts is None or config.augment.name != "none" or turned:
+        return None, model
+    trained = split(params, tuple(config.optimizer.frozen))[0]
+    return (None, model) if "backbone" in trained["tower"] else parts
 
 
 def build_feed(config: ConfigDict, splits: DataSplits) -> Feed:

@@ -19,6 +19,7 @@ from siamjax.evaluation.validation import Validated
 from siamjax.recipe import assemble, validate, with_weights
 from siamjax.training import loop
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.features import use_features
 from siamjax.training.loop import Run
 from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 
@@ -73,6 +74,9 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     with CheckpointStore(workdir) as store, open_logs(workdir, config.train.tensorboard) as log:
         run = assemble(config, splits)
         start_or_resume(config, run, store)
+        if run.front is not None:
+            say("frozen tower: its features are computed once an image")
+            use_features(run)
         (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
         about = {key: run.about[key] for key in ("data", "preprocess", "versions")}
         (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num
 
 from siamjax import backend
 from siamjax.evaluation.decision import DecisionCard
@@ -44,8 +44,8 @@ class Encoder:
         self._compare = backend.jit(lambda w, a, b: model.apply(w, a, b, method="compare"))
 
     @typed
-    def embed(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
-        """Embeddings of any number of images, each encoded once."""
+    def embed(self, images: Num[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
+        """Embeddings of any number of images (or of what the model takes for them), each once."""
         return self._in_chunks(lambda x: self._embed(self.weights, x), self._chunk, images)
 
     @typed

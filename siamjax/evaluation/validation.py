@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -42,6 +43,9 @@ class Validation:
         pairs: validation pairs.
         loss: `(output, same) -> [b]`, or None for a loss that is not one of pairs.
         source: what the pairs are, for the decision card.
+
+    Attributes:
+        used: `int [u]`, the images that trials and pairs name, in order.
     """
 
     def __init__(
@@ -56,19 +60,28 @@ class Validation:
         named = [pairs.left, pairs.right]
         if episodes is not None:
             named += [episodes.query, episodes.support]
-        self._used = np.unique(np.concatenate([np.ravel(a) for a in named]))
+        self.used = np.unique(np.concatenate([np.ravel(a) for a in named]))
         self._episodes = None
         if episodes is not None:
             query, support = self._place(episodes.query), self._place(episodes.support)
             self._episodes = replace(episodes, query=query, support=support)
         self._left, self._right = self._place(pairs.left), self._place(pairs.right)
 
+        self._inputs: np.ndarray | None = None
+
+    def over(self, inputs: np.ndarray) -> Validation:
+        """The same validation, with `inputs [used, ...]` embedded in place of the used images."""
+        other = copy(self)
+        other._inputs = inputs
+        return other
+
     def _place(self, index: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self._used, np.asarray(index)).astype(np.int32)
+        return np.searchsorted(self.used, np.asarray(index)).astype(np.int32)
 
     def __call__(self, encoder: Encoder) -> Validated:
         """Embeds each image once and measures."""
-        z = encoder.embed(self.images.images[self._used])
+        inputs = self.images.images[self.used] if self._inputs is None else self._inputs
+        z = encoder.embed(inputs)
         output = encoder.compare(z[self._left], z[self._right])
         score = scores(output)
         same = self.pairs.same

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -68,6 +71,37 @@ def _pool_backward(residual: tuple[Array, Array], slope: Array) -> tuple[Array]:
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
+
+
+def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **rest: Any) -> Array:
+    """`lax.conv_general_dilated` for `flax.linen.Conv`, quicker where the map is small.
+
+    XLA's CPU backend runs 3x3 taps over a 2x2 map, as at the end of a ResNet on 64x64 images, at
+    1 GFLOP/s. There the taps are laid side by side and go through one product of matrices.
+
+    Args:
+        x: `[n, h, w, c]`.
+        kernel: `[kh, kw, c, f]`.
+        strides: of rows and columns.
+        padding: pairs of numbers for rows and columns.
+        rest: as `lax.conv_general_dilated` has them.
+    """
+    (rows, columns), (h, w) = kernel.shape[:2], x.shape[1:3]
+    plain = all(v == (1, 1) for v in (rest["lhs_dilation"], rest["rhs_dilation"])) and (
+        rest["feature_group_count"] == 1 and not isinstance(padding, str)
+    )
+    if jax.default_backend() != "cpu" or not plain or (h >= rows and w >= columns):
+        return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
+    (top, bottom), (left, right) = padding
+    x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    h2 = (h + top + bottom - rows) // strides[0] + 1
+    w2 = (w + left + right - columns) // strides[1] + 1
+    taps = [
+        x[:, i : i + (h2 - 1) * strides[0] + 1 : strides[0],
+          j : j + (w2 - 1) * strides[1] + 1 : strides[1]]
+        for i, j in np.ndindex(rows, columns)
+    ]  # fmt: skip
+    return jnp.concatenate(taps, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 class ConvPool(nn.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from siamjax.models.convolution import convolve
 from siamjax.models.dropout import Dropout
 from siamjax.models.normalisation import normalise
 from siamjax.types import typed
@@ -88,6 +89,7 @@ class Backbone(nn.Module):
             use_bias=bias,
             kernel_init=INITS[self.initial],
             dtype=self.dtype,
+            conv_general_dilated=convolve,
             name=name,
         )
 
@@ -121,6 +123,8 @@ class ResNetV2(nn.Module):
         embedding: size of the dense layer; 0 for none: the flattened maps come out.
         dropout: share of the flattened maps that is dropped in training, before the dense layer.
         divide: every number of channels of the backbone is divided by it, for small tests.
+        from_features: the input is the flattened maps, as `embedding=0` gives them, not images:
+            for a frozen backbone that ran before.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
 
@@ -138,6 +142,7 @@ class ResNetV2(nn.Module):
     embedding: int = 512
     dropout: float = 0.0
     divide: int = 1
+    from_features: bool = False
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
@@ -146,13 +151,8 @@ class ResNetV2(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n d"]:
         """Images in 0..1, `[n, h, w, c]`, to `[n, embedding]`."""
         self._check()
-        x = normalise(x, self.normalise, self.replicate_grey)
-        backbone = Backbone(
-            self.depth, self.initial, self.divide, self.axis, self.dtype, name="backbone"
-        )
-        x = backbone(x, train=train and not self.frozen)
-        if self.frozen:
-            x = lax.stop_gradient(x)
+        if not self.from_features:
+            x = self._backbone(x, train)
         x = x.reshape(x.shape[0], -1)
         if not self.embedding:
             return x
@@ -161,6 +161,14 @@ class ResNetV2(nn.Module):
             self.embedding, kernel_init=INITS[self.initial], dtype=self.dtype, name="dense"
         )(x)
         return nn.relu(x)
+
+    def _backbone(self, x: Array, train: bool) -> Array:
+        x = normalise(x, self.normalise, self.replicate_grey)
+        backbone = Backbone(
+            self.depth, self.initial, self.divide, self.axis, self.dtype, name="backbone"
+        )
+        x = backbone(x, train=train and not self.frozen)
+        return lax.stop_gradient(x) if self.frozen else x
 
     def _check(self) -> None:
         if self.initial not in INITS:

@@ -21,6 +21,7 @@ import numpy as np
 from siamjax.evaluation.decision import DecisionCard
 from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
+from siamjax.models import Siamese
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.feed import Feed
 from siamjax.training.optimizer import Patience, Plateau, with_rate_scale
@@ -96,6 +97,8 @@ class Run:
         patience: of that figure; ends the run.
         plateau: lowers the learning rate.
         plateau_metric: the validation figure it watches.
+        front: the frozen part of the model, if its output is computed once an image and step and
+            encoder go on from there; else None.
         best: the best value so far, or None.
         card: of the latest validation.
         on_validation: called after each.
@@ -117,6 +120,7 @@ class Run:
     patience: Patience
     plateau: Plateau
     plateau_metric: str
+    front: Siamese | None = None
     best: float | None = None
     card: DecisionCard | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None

@@ -27,7 +27,12 @@ from siamjax.types import PairDraw, SetDraw
 
 
 class Data(NamedTuple):
-    """What stays on the device for the whole run: `images` uint8 [n, h, w, c] and the table."""
+    """What stays on the device for the whole run.
+
+    Attributes:
+        images: `uint8 [n, h, w, c]`, or `float32` features of a frozen tower as they are.
+        table: what the pair scheme draws from.
+    """
 
     images: Any
     table: Any
@@ -116,7 +121,9 @@ def prepare(
         key_dropout = jax.random.fold_in(key_dropout, part)
     # One key per image of the whole batch: the warps do not depend on the number of devices.
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key_warp, draw.image_slot)
-    images = data.images[draw.image_index].astype(jnp.float32) / 255
+    images = data.images[draw.image_index]
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
     turns = draw.turns if isinstance(draw, SetDraw) else None
     return draw, augment(keys, images, turns=turns), key_dropout
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from siamjax.models.convolution import ConvPool, conv_pool, max_pool
+from siamjax.models.convolution import ConvPool, conv_pool, convolve, max_pool
 
 
 def reference(x):
@@ -122,3 +122,27 @@ def test_other_backends_take_the_plain_way(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     np.testing.assert_allclose(conv_pool(x, kernel, "SAME"), here, atol=1e-6)
     assert "conv_general_dilated" in str(jax.make_jaxpr(lambda: conv_pool(x, kernel, "SAME"))())
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "padding"),
+    [
+        ((2, 2, 2, 5), (3, 3), (1, 1), 1),
+        ((2, 2, 3, 5), (3, 3), (2, 2), 1),
+        ((1, 1, 1, 4), (3, 3), (1, 1), 1),
+        ((3, 2, 2, 5), (3, 1), (1, 1), ((1, 1), (0, 0))),
+        ((2, 5, 5, 3), (3, 3), (2, 2), 1),
+        ((2, 2, 2, 3), (3, 3), (1, 1), "SAME"),
+    ],
+)
+def test_small_maps_convolve_to_the_same(shape, kernel, strides, padding):
+    x = images("normal", shape)
+    plain = nn.Conv(6, kernel, strides, padding=padding)
+    quick = plain.clone(conv_general_dilated=convolve)
+    params = plain.init(jax.random.key(0), x)
+    np.testing.assert_allclose(quick.apply(params, x), plain.apply(params, x), atol=1e-6)
+    slope, expected = (
+        jax.grad(lambda v, m=module: jnp.square(m.apply(v, x)).sum())(params)
+        for module in (quick, plain)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), slope, expected)
