@@ -10,10 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from siamjax.gallery import Gallery
     from siamjax.inference import Comparator, load
 
-_HOMES = {"Comparator": "siamjax.inference", "load": "siamjax.inference"}
-__all__ = ["Comparator", "load"]
+_HOMES = {
+    "Comparator": "siamjax.inference",
+    "Gallery": "siamjax.gallery",
+    "load": "siamjax.inference",
+}
+__all__ = ["Comparator", "Gallery", "load"]
 
 
 def __getattr__(name: str) -> Any:

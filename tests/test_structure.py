@@ -16,6 +16,8 @@ LAYERS = {
     "benchmark": 5,
     "predictions": 6,
     "inference": 5,
+    "embeddings": 5, "explain": 5,
+    "gallery": 5, "gallery_file": 5, "gallery_items": 5,
 }  # fmt: skip
 FILES = sorted((ROOT / "siamjax").rglob("*.py"))
 COMMANDS, RECIPES = (sorted((ROOT / folder).glob("*.py")) for folder in ("experiments", "configs"))
