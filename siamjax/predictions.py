@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,6 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from siamjax.data.files import SUFFIXES, natural
+from siamjax.data.folder import SPLIT_FOLDERS
+from siamjax.data.pair_files import LABELS, Faults, read_folders, records
 from siamjax.evaluation.decision import DEFAULT
 from siamjax.inference import Comparator
 
@@ -23,7 +25,6 @@ COLUMNS = (
 CACHE_BYTES = 256 * 2**20  # of embeddings kept, so that an image named in many rows runs once
 _SIDES = (("left", "right"), ("x1", "x2"), ("a", "b"))
 _TRUTHS = ("same", "label")
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 class Pair(NamedTuple):
@@ -46,7 +47,8 @@ def read_pairs(place: str | os.PathLike[str]) -> Iterator[Pair]:
 
     Args:
         place: a CSV with columns `left,right`, `x1,x2` or `a,b`, and perhaps `same` or `label`,
-            its paths relative to itself; or a folder `<n>/{a,b}.<any image>`.
+            its paths relative to itself; or a folder `<n>/{a,b}.<any image>`, labels taken from
+            `annos.csv` where there is one in or beside it.
 
     Raises:
         ValueError: if it is neither.
@@ -61,27 +63,37 @@ def read_pairs(place: str | os.PathLike[str]) -> Iterator[Pair]:
 
 
 def _from_csv(path: Path) -> Iterator[Pair]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        names = [name.strip().lower() for name in reader.fieldnames or []]
-        reader.fieldnames = names
-        sides = next((s for s in _SIDES if set(s) <= set(names)), None)
-        if sides is None:
-            raise ValueError(
-                f"{path} must have the columns left,right (or x1,x2; label is optional); it has"
-                f" {', '.join(names) or 'none'}"
-            )
-        truth = next((t for t in _TRUTHS if t in names), "")
-        for row in reader:
-            left, right = (path.parent / (row[side] or "") for side in sides)
-            yield Pair(left, right, row[truth] or "" if truth else "")
+    rows = records(path)
+    _, header = next(rows, (0, []))
+    names = [name.strip().lower() for name in header]
+    sides = next((s for s in _SIDES if set(s) <= set(names)), None)
+    if sides is None:
+        shown = ", ".join(name[:40] for name in names[:20]) or "none"
+        raise ValueError(
+            f"{path} must have the columns left,right (or x1,x2; label is optional); it has {shown}"
+        )
+    truth = next((t for t in _TRUTHS if t in names), None)
+    for _, row in rows:
+        cells = dict(zip(names, row, strict=False))
+        left, right = (path.parent / cells.get(side, "").strip() for side in sides)
+        yield Pair(left, right, cells.get(truth, "") if truth else "")
 
 
 def _from_folders(root: Path) -> Iterator[Pair]:
+    base = _labelled(root)
+    if base is not None:
+        faults = Faults()
+        rows = read_folders(base, faults)
+        faults.stop(base)
+        for left, right, same in zip(rows.left, rows.right, rows.same, strict=True):
+            pair = Pair(base / rows.names[left], base / rows.names[right], str(int(same)))
+            if root in pair.left.parents:
+                yield pair
+        return
     folders = [f for f in root.iterdir() if f.is_dir()]
     found = 0
-    for folder in sorted(folders, key=lambda f: _natural(f.name)):
-        images = sorted(f for f in folder.iterdir() if f.suffix.lower() in _IMAGES)
+    for folder in sorted(folders, key=lambda f: natural(f.name)):
+        images = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
         if len(images) == 2:
             found += 1
             yield Pair(images[0], images[1])
@@ -91,8 +103,12 @@ def _from_folders(root: Path) -> Iterator[Pair]:
         )
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", name) if p]
+def _labelled(root: Path) -> Path | None:
+    """The folder that holds both `root` and the list of its labels, or None without a list."""
+    if root.name.lower() in SPLIT_FOLDERS:
+        beside = [p for p in (root.parent, root.parent.parent) if (p / LABELS).is_file()]
+        return beside[0] if beside else None
+    return root if next(root.rglob(LABELS), None) else None
 
 
 def write_predictions(

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from shrunk import recipe_file, shrunk
+from shrunk import pair_folder, recipe_file, shrunk
 
 import siamjax
 from siamjax import predictions, run
@@ -185,6 +185,28 @@ def test_folders_of_two_images_are_read_in_natural_order(pictures, tmp_path):
     (tmp_path / "t.csv").write_text("first,second\n")
     with pytest.raises(ValueError, match=r"must have the columns left,right.*it has first, second"):
         list(read_pairs(tmp_path / "t.csv"))
+
+
+def test_labels_come_from_the_list_beside_the_folders(tmp_path):
+    root = pair_folder(tmp_path / "pairs")
+    everything = list(read_pairs(root))
+    tests = list(read_pairs(next(root.rglob("test"))))
+    assert len(everything) == 36
+    assert tests == everything[24:]
+    with next(root.rglob("annos.csv")).open() as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert [pair.label for pair in everything] == labels
+    assert {"0", "1"} == set(labels)
+
+
+def test_tables_of_any_dialect(tmp_path):
+    (tmp_path / "t.csv").write_text("x1;x2;label\n a.png ;b.png;1\nc.png\n")
+    first, second = read_pairs(tmp_path / "t.csv")
+    assert first == (tmp_path / "a.png", tmp_path / "b.png", "1")
+    assert second.left == tmp_path / "c.png"
+    (tmp_path / "bad.csv").write_text('x1,x2\n"a.png,b.png\n')
+    with pytest.raises(ValueError, match="is a quote not closed"):
+        list(read_pairs(tmp_path / "bad.csv"))
 
 
 def test_the_picture_shows_both(comparator, pictures, tmp_path):

@@ -249,9 +249,9 @@ def _cells(
             f" one of:\n{LAYOUTS}"
         )
     longest = max(columns.values())
-    records = _records(path)
-    next(records)
-    for line, row in records:
+    found = records(path)
+    next(found)
+    for line, row in found:
         if len(row) <= longest:
             faults.add("rows with too few columns", f"line {line}")
             yield line, {}, None
@@ -266,13 +266,13 @@ def _cells(
 
 def _columns(path: Path) -> dict[str, int]:
     """Where a CSV has the columns of `COLUMNS`."""
-    _, header = next(_records(path), (0, []))
+    _, header = next(records(path), (0, []))
     names = [name.strip().lower() for name in header]
     found = {key: [names.index(n) for n in known if n in names] for key, known in COLUMNS.items()}
     return {key: places[0] for key, places in found.items() if places}
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV that are not empty, each with its line, the header first."""
     with path.open("rb") as raw:
         start = raw.read(1 << 16)

@@ -24,7 +24,8 @@ class Encoder:
     Args:
         model: tower and head.
         weights: `{"params", "batch_stats"}`.
-        card: of the run; `similarity` is calibrated with it, where it has a calibration.
+        card: of the run; `similarity` is calibrated with it, where it has a calibration;
+            None for an empty one.
         chunk: images in one call at most.
         pair_chunk: comparisons in one call at most.
     """
@@ -33,12 +34,13 @@ class Encoder:
         self,
         model: Siamese,
         weights: Any,
-        card: DecisionCard = DecisionCard(),
+        card: DecisionCard | None = None,
         *,
         chunk: int = 128,
         pair_chunk: int = 4096,
     ):
-        self.model, self.weights, self.card = model, weights, card
+        self.model, self.weights = model, weights
+        self.card = card or DecisionCard()
         self._chunk, self._pair_chunk = chunk, pair_chunk
         self._embed = backend.jit(lambda w, x: model.apply(w, x, method="embed"))
         self._compare = backend.jit(lambda w, a, b: model.apply(w, a, b, method="compare"))
