@@ -24,7 +24,7 @@ from siamjax.training.loop import Run
 from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 
 # What a resumed run may change: how often things happen, and where they are; and how long it
-# takes, unless the learning rate's schedule hangs on that.
+# takes, unless the learning rate's schedule hangs on that, as the cosine does.
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
@@ -36,7 +36,7 @@ MAY_CHANGE = (
 def check_resumable(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises ValueError where a checkpoint was made with another config or other data."""
     old, new = _flat(saved["config"]["config"]), _flat(now["config"]["config"])
-    free = MAY_CHANGE + (HOW_LONG if new["optimizer.schedule"] == "constant" else ())
+    free = MAY_CHANGE + (() if new["optimizer.schedule"] == "cosine" else HOW_LONG)
     differs = [
         f"  config.{key}: {old.get(key)!r} then, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())

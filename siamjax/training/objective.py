@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from siamjax.losses import anchors
 from siamjax.training.paths import check_patterns, named_leaves
 from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
 
 
 class Measured(NamedTuple):
-    """Per-example figures and their weights, all `[m]`: sums and averages are taken elsewhere."""
+    """Figures of each example, `[m]`: averages are taken elsewhere, over all devices."""
 
     loss: Array
     accuracy: Array
-    weight: Array
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,19 @@ class Objective:
         """The loss and the accuracy of each example of a draw."""
         if isinstance(draw, PairDraw):
             right = (output.same == draw.same).astype(jnp.float32)
-            return Measured(self.loss(output, draw.same), right, draw.weight)
+            return Measured(self.loss(output, draw.same), right)
         same, mask = comparisons(draw)
         if self.over_sets:
-            loss, weight = self.loss(output, same, mask), draw.weight
+            loss = self.loss(output, same, mask)
         else:
-            loss, weight = _rows(self.loss(output, same), mask), draw.weight
-        return Measured(loss, _nearest_is_same(output, same, mask), weight)
+            loss = _rows(self.loss(output, same), mask)
+        return Measured(loss, _nearest_is_same(output, same, mask))
+
+    def weight(self, draw: PairDraw | SetDraw) -> Array:
+        """How much each example counts, `[m]`: 0 for padding, and for what a loss can't use."""
+        if isinstance(draw, PairDraw) or not self.over_sets:
+            return draw.weight
+        return draw.weight * anchors(*comparisons(draw))
 
     def penalty(self, params: Any) -> Array:
         """The sum of the L2 penalties, `[]`."""

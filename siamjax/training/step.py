@@ -71,7 +71,8 @@ def make_train_step(
 
     def train_step(state: TrainState, data: Data) -> tuple[TrainState, Sums]:
         draw, images, key_dropout = prepare(state, data, scheme, augment, axis)
-        total_weight = _sum(draw.weight.sum(), axis)
+        weight = objective.weight(draw)
+        total_weight = jnp.maximum(_sum(weight.sum(), axis), 1)
         trained, left_alone = split(state.params, frozen)
 
         def loss(trained: Any) -> tuple[Array, tuple[Any, Sums]]:
@@ -80,8 +81,8 @@ def make_train_step(
                 model, params, state.batch_stats, images, draw, key_dropout
             )
             measured = objective.measure(output, draw)
-            mean_loss = (measured.loss * measured.weight).sum() / total_weight
-            accuracy = (measured.accuracy * measured.weight).sum() / total_weight
+            mean_loss = (measured.loss * weight).sum() / total_weight
+            accuracy = (measured.accuracy * weight).sum() / total_weight
             penalty = objective.penalty(params) / (lax.axis_size(axis) if axis else 1)
             figures = {"loss": mean_loss + penalty, objective.name: mean_loss}
             figures["pair_accuracy" if isinstance(draw, PairDraw) else "nearest_accuracy"] = (

@@ -40,10 +40,11 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_paths_there_are():
 
 def test_pairs_are_measured_one_by_one():
     draw = pairs([True, False, True], [1, 1, 0])
-    measured = Objective("bce", losses.bce).measure(Logit(jnp.array([1.0, 2.0, -3.0])), draw)
+    objective = Objective("bce", losses.bce)
+    measured = objective.measure(Logit(jnp.array([1.0, 2.0, -3.0])), draw)
     np.testing.assert_allclose(measured.loss, [0.3132617, 2.126928, 3.0485873], rtol=1e-5)
     assert measured.accuracy.tolist() == [1, 0, 0]
-    assert measured.weight.tolist() == [1, 1, 0]
+    assert objective.weight(draw).tolist() == [1, 1, 0]
 
 
 def test_comparisons_stay_within_a_group_and_leave_out_oneself_and_the_absent():
@@ -70,3 +71,11 @@ def test_sets_average_a_pair_loss_over_each_row_and_score_the_nearest():
     expected = [(cost(2, 1) + cost(1, 0)) / 2, (cost(2, 1) + cost(3, 0)) / 2]
     np.testing.assert_allclose(measured.loss[:2], expected, rtol=1e-5)
     assert measured.accuracy.tolist() == [1, 0, 0]
+
+
+def test_images_that_a_set_loss_cannot_use_do_not_count():
+    draw = group([0, 0, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 0])
+    sets = Objective("nca", losses.nca, over_sets=True)
+    # The single one of its class has no partner; group 1 has no other class.
+    assert sets.weight(draw).tolist() == [1, 1, 0, 0, 0, 0]
+    assert Objective("bce", losses.bce).weight(draw).tolist() == [1, 1, 1, 1, 1, 0]
