@@ -14,6 +14,8 @@ LAYERS = {
     "recipe": 4,
     "run": 5,
     "benchmark": 5,
+    "report": 5,
+    "demo": 6,
     "predictions": 6,
     "inference": 5,
     "embeddings": 5, "explain": 5,
