@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from siamjax.data import load
 from siamjax.evaluation import plots
 from siamjax.evaluation.validation import Validated
 from siamjax.recipe import assemble, validate, with_weights
+from siamjax.report import of_validation, write_report
 from siamjax.training import loop
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.features import use_features
@@ -82,9 +82,20 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
         (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         log.rewind(int(run.state.step))
         say(introduction(config, run))
-        run.on_validation = partial(write_outputs, run, workdir)
+        latest: list[tuple[int, Validated]] = []
+
+        def on_validation(log: MetricsLog, validated: Validated) -> None:
+            latest[:] = [(log.rows()[-1]["step"], validated)]
+            write_outputs(run, workdir, log, validated)
+
+        run.on_validation = on_validation
         done = loop.train(run, store, log)
         write_outputs(run, workdir, log)
+    for step, validated in latest:  # after the store: a report reads what is saved
+        found = of_validation(
+            run.validation, validated, of=f"the weights of step {step}", data=splits.name
+        )
+        write_report(workdir, None, [found])
     if done:
         say(f"done: {workdir}")
     else:

@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -77,19 +79,22 @@ def test_each_distinct_image_is_embedded_once(comparator, pictures, monkeypatch)
     assert (z[0] != z[1]).any()
 
 
-def test_the_command_prints_what_python_returns(comparator, workdir, pictures, capsys):
-    from absl import flags
-
-    from experiments import predict
-
+def test_the_command_prints_what_python_returns(comparator, workdir, pictures):
     paths, _ = pictures
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["predict", f"--workdir={workdir}"])
-    predict.main(["predict", str(paths[0]), str(paths[1])])
+    line = [sys.executable, "-m", "experiments.predict", f"--workdir={workdir}"]
+    line += map(str, paths[:2])
     expected = comparator.similarity(paths[0], paths[1])
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"similarity {expected:.4f}: ")
-    assert "trained on glyphs" in printed
+
+    def printed(*options):
+        return subprocess.run([*line, *options], capture_output=True, text=True, check=True).stdout
+
+    text = printed()
+    assert text.startswith(f"similarity {expected:.4f}: ")
+    assert "trained on glyphs" in text
+    answer = json.loads(printed("--json", "--threshold=eer"))
+    assert answer["similarity"] == pytest.approx(expected, abs=1e-6)
+    assert answer["threshold"] == comparator.card.thresholds["eer"]
+    assert answer["threshold_source"].startswith("fitted on validation pairs of glyphs")
 
 
 def test_a_table_of_pairs_is_answered_row_by_row(comparator, pictures, tmp_path):
