@@ -13,6 +13,7 @@ from flax.typing import Initializer
 from jax import lax
 from jaxtyping import Array, Float
 
+from siamjax.models import fourier
 from siamjax.types import typed
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # row-major: "first" means the same as in XLA
@@ -74,33 +75,41 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 
 def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **rest: Any) -> Array:
-    """`lax.conv_general_dilated` for `flax.linen.Conv`, quicker where the map is small.
+    """`lax.conv_general_dilated` for `flax.linen.Conv`, on a CPU by the quickest way.
 
-    XLA's CPU backend runs 3x3 taps over a 2x2 map, as at the end of a ResNet on 64x64 images, at
-    1 GFLOP/s. There the taps are laid side by side and go through one product of matrices.
+    - Large taps between many channels go through a Fourier transform (`models/fourier.py`).
+    - Taps over a smaller map, as 3x3 over 2x2 at the end of a ResNet on 64x64 images, run at
+      1 GFLOP/s: they are laid side by side and go through one product of matrices.
 
     Args:
         x: `[n, h, w, c]`.
         kernel: `[kh, kw, c, f]`.
         strides: of rows and columns.
-        padding: pairs of numbers for rows and columns.
+        padding: "SAME", "VALID" or pairs of numbers for rows and columns.
         rest: as `lax.conv_general_dilated` has them.
     """
-    (rows, columns), (h, w) = kernel.shape[:2], x.shape[1:3]
-    plain = all(v == (1, 1) for v in (rest["lhs_dilation"], rest["rhs_dilation"])) and (
-        rest["feature_group_count"] == 1 and not isinstance(padding, str)
-    )
-    if jax.default_backend() != "cpu" or not plain or (h >= rows and w >= columns):
+    size = kernel.shape[:2]
+    plain = all(d == (1, 1) for d in (rest["lhs_dilation"], rest["rhs_dilation"]))
+    plain = plain and rest["feature_group_count"] == 1
+    if jax.default_backend() != "cpu" or not plain or x.dtype != jnp.float32:
         return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
-    (top, bottom), (left, right) = padding
-    x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    h2 = (h + top + bottom - rows) // strides[0] + 1
-    w2 = (w + left + right - columns) // strides[1] + 1
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+    small = x.shape[1] < size[0] or x.shape[2] < size[1]
+    padded = tuple(s + sum(p) for s, p in zip(x.shape[1:3], padding, strict=True))
+    detour = tuple(strides) == (1, 1) and fourier.saves((len(x), *padded, x.shape[3]), kernel.shape)
+    if not small and not detour:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return fourier.convolve(x, kernel) if detour else _side_by_side(x, kernel, strides)
+
+
+def _side_by_side(x: Array, kernel: Array, strides: Sequence[int]) -> Array:
+    (rows, columns), (down, across) = kernel.shape[:2], strides
+    bottom, right = x.shape[1] - rows + 1, x.shape[2] - columns + 1
     taps = [
-        x[:, i : i + (h2 - 1) * strides[0] + 1 : strides[0],
-          j : j + (w2 - 1) * strides[1] + 1 : strides[1]]
-        for i, j in np.ndindex(rows, columns)
-    ]  # fmt: skip
+        x[:, i : i + bottom : down, j : j + right : across] for i, j in np.ndindex(rows, columns)
+    ]
     return jnp.concatenate(taps, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.models.convolution import max_pool
+from siamjax.models.convolution import convolve, max_pool
 from siamjax.types import typed
 
 Initializer = Callable[..., Array]
@@ -78,6 +78,7 @@ class Koch(nn.Module):
                 kernel_init=kernel,
                 bias_init=bias if i else first_bias,
                 dtype=self.dtype,
+                conv_general_dilated=convolve,
                 name=f"conv{i + 1}",
             )(x)
             # ReLU and maximum commute: after the pool it has a quarter of the work.

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.models.convolution import max_pool
+from siamjax.models.convolution import convolve, max_pool
 from siamjax.models.normalisation import normalise
 from siamjax.types import typed
 
@@ -66,6 +66,7 @@ class Vgg(nn.Module):
                     (3, 3),
                     kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
                     dtype=self.dtype,
+                    conv_general_dilated=convolve,
                     name=f"conv{block}_{i}",
                 )(x)
                 if self.batch_norm:
