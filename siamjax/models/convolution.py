@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
@@ -37,7 +38,14 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     Returns:
         `[n, h // 2, w // 2, c]`.
     """
+    if jax.export.is_symbolic_dim(x.shape[0]):
+        return nn.max_pool(x, (2, 2), (2, 2))
     return _pool(x)
+
+
+def _cpu_only(x: Array) -> bool:
+    """Whether this runs on a CPU and nowhere else: a program for any batch size is exported."""
+    return jax.default_backend() == "cpu" and not jax.export.is_symbolic_dim(x.shape[0])
 
 
 def _corners(x: Array) -> list[Array]:
@@ -91,7 +99,7 @@ def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **re
     size = kernel.shape[:2]
     plain = all(d == (1, 1) for d in (rest["lhs_dilation"], rest["rhs_dilation"]))
     plain = plain and rest["feature_group_count"] == 1
-    if jax.default_backend() != "cpu" or not plain or x.dtype != jnp.float32:
+    if not _cpu_only(x) or not plain or x.dtype != jnp.float32:
         return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
@@ -155,7 +163,7 @@ def conv_pool(
 ) -> Float[Array, "n h2 w2 f"]:
     """`max_pool` of a convolution, by whichever way is faster here."""
     taps = kernel.shape[0] * kernel.shape[1]
-    if jax.default_backend() == "cpu" and kernel.shape[2] == 1 and taps <= FUSED_TAPS:
+    if _cpu_only(x) and kernel.shape[2] == 1 and taps <= FUSED_TAPS:
         return _fused(_padded(x, kernel.shape, padding)[..., 0], kernel[:, :, 0])
     dimensions = ("NHWC", "HWIO", "NHWC")
     y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)

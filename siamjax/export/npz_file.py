@@ -1,0 +1,45 @@
+"""The weights as plain arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from siamjax.export.graphs import ExportError
+from siamjax.inference import Comparator
+
+NAME = "weights.npz"
+
+
+def arrays(comparator: Comparator) -> dict[str, np.ndarray]:
+    """All weights in float32, by path: `params/tower/conv1/kernel`, `batch_stats/tower/...`."""
+    leaves = jax.tree_util.tree_leaves_with_path(comparator.encoder.weights)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float32)
+        for path, leaf in leaves
+    }
+
+
+def write(comparator: Comparator, folder: Path) -> None:
+    """`weights.npz`."""
+    np.savez(folder / NAME, **arrays(comparator))  # pyright: ignore[reportArgumentType]
+
+
+def check(comparator: Comparator, folder: Path) -> float:
+    """Reads the file again.
+
+    Returns:
+        The number of weights.
+
+    Raises:
+        ExportError: if any is not what the run has.
+    """
+    expected = arrays(comparator)
+    with np.load(folder / NAME, allow_pickle=False) as found:
+        wrong = sorted(set(found.files) ^ set(expected))
+        wrong += [k for k in expected if k in found and not np.array_equal(found[k], expected[k])]
+    if wrong:
+        raise ExportError(f"{NAME} does not hold what was written: {', '.join(wrong[:5])}")
+    return sum(array.size for array in expected.values())
