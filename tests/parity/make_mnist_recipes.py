@@ -2,12 +2,13 @@
 
 Run with an interpreter that has keras and tensorflow; siamjax is not needed:
 
-    python tests/parity/make_mnist_recipes.py DATA [--out FOLDER] [--wide]
+    python tests/parity/make_mnist_recipes.py DATA [--out FOLDER] [--only RECIPE] [--wide]
 
 DATA holds mnist/ and omniglot/. Each `<recipe>.npz` has the images (uint8 [3, 2, b, h, w, 1]:
 three batches of left and right), `same` [3, b], and under siamjax's parameter paths the initial
 weights, the gradients of the first batch and the weights after three steps of the recipe's
-optimiser. Dropout is off. Without --wide the towers are narrow, to keep the files small.
+optimiser. Dropout is off. With --wide the towers are the recipes' own (Koch's has 39 million
+parameters), without it narrow, to keep the files small.
 """
 
 import argparse
@@ -22,7 +23,7 @@ STEPS, PAIRS = 3, 4
 WIDTHS = {  # narrow, wide
     "mnist_mlp": ((8, 8, 8), (128, 128, 128)),
     "mnist_cnn": ((8, 8, 6), (64, 64, 48)),
-    "omniglot": ((4, 4, 8, 8, 16), (16, 32, 32, 64, 256)),
+    "omniglot": ((4, 4, 8, 8, 16), (64, 128, 128, 256, 4096)),
 }
 
 
@@ -221,6 +222,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--only", choices=WIDTHS)
     parser.add_argument("--wide", action="store_true")
     arguments = parser.parse_args()
     import keras
@@ -230,11 +232,16 @@ def main():
         (mnist_cnn, mnist_images),
         (omniglot, omniglot_images),
     ):
+        if arguments.only not in (None, build.__name__):
+            continue
         keras.utils.set_random_seed(1)
         images, same = read(arguments.data, np.random.default_rng(0))
         widths = WIDTHS[build.__name__][arguments.wide]
         arrays = record(build, widths, images, same)
-        np.savez_compressed(arguments.out / f"{build.__name__}.npz", **arrays)
+        save = np.savez if arguments.wide else np.savez_compressed
+        save(arguments.out / f"{build.__name__}.npz", **arrays)
+    if arguments.only:
+        return
     keras.utils.set_random_seed(1)
     head = record_norm_head(np.random.default_rng(0))
     np.savez_compressed(arguments.out / "euclidean_norm_dense.npz", **head)

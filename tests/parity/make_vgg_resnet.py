@@ -104,6 +104,17 @@ def siamese_vgg_outputs(model, left, right, same):
     }
 
 
+def after_one_step(model):
+    """Weights by name after a step of the recipe's optimiser, on the gradients it holds now."""
+    import torch
+
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.optim.Adam(model.parameters(), lr=1e-4).step()
+    after = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    model.load_state_dict(before)
+    return after
+
+
 def resnet_v2(depth, divide, size):
     """`keras.applications.resnet_v2` without its top, with fewer channels, at random weights."""
     import keras
