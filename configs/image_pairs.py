@@ -32,6 +32,7 @@ def get_config():
         depth=152, frozen=True, normalise="unit", embedding=512, dropout=0.1
     )
     c.model.head = "euclidean_norm_dense"
+    c.model.head_options = configuration.options(nonnegative=False)
     c.objective.loss = "contrastive"
     c.objective.margin = 1.0
     c.optimizer.name = "keras_adam"

@@ -12,7 +12,7 @@ image with itself (`pairs.allow_self`). The test classes are the training classe
 
 One difference: the source leaves it to chance whether its last weight starts above or below 0, and
 from above the distance collapses (seed 0: loss 0.693 and AUC 0.42 after an epoch). Here large
-distances mean different from the start (`nonnegative`).
+distances mean different from the start (`nonnegative`, the default).
 """
 
 from siamjax import config as configuration

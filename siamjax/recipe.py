@@ -275,6 +275,17 @@ def with_weights(config: ConfigDict, state: TrainState) -> TrainState:
         kind=config.model.weights_kind,
         sum_colours=config.model.sum_colours,
     )
+    head_from_file = any(
+        new is not old
+        for new, old in zip(
+            *(jax.tree.leaves(p.get("head", {})) for p in (params, state.params)), strict=True
+        )
+    )
+    if head_from_file and getattr(build_model(config).head, "nonnegative", False):
+        raise ValueError(
+            f"{config.model.weights} holds a head whose weights may have any sign: set"
+            " config.model.head_options.nonnegative to False"
+        )
     return replace(state, params=params, batch_stats=batch_stats)
 
 

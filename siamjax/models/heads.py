@@ -68,14 +68,14 @@ class WeightedL1(nn.Module):
         initial: of the bias: "paper" and "seed" N(0.5, 0.01), else 0. The weights are Glorot
             uniform.
         nonnegative: `z = bias - sum_i softplus(w_i) |a_i - b_i|`: nothing is more alike than an
-            image and itself. Plain weights may have any sign.
+            image and itself. Plain weights, as the paper has them, may have any sign.
 
     References:
         Koch, Zemel, Salakhutdinov 2015, section 3.1.
     """
 
     initial: str = "he"
-    nonnegative: bool = False
+    nonnegative: bool = True
 
     @nn.compact
     @typed
@@ -121,7 +121,8 @@ class Euclidean(nn.Module):
 class EuclideanDense(nn.Module):
     """`z = w d + bias` of the Euclidean distance d: a logit from two parameters.
 
-    The sign of w is learned; it starts at random, so half of all runs start the wrong way round.
+    Plain, the sign of w is learned; it starts at random, so half of all runs start the wrong way
+    round.
 
     Attributes:
         initial: of the bias: "paper" and "seed" N(0.5, 0.01), else 0. w is Glorot uniform.
@@ -135,7 +136,7 @@ class EuclideanDense(nn.Module):
 
     initial: str = "glorot"
     epsilon: float = 1e-7
-    nonnegative: bool = False
+    nonnegative: bool = True
 
     @nn.compact
     @typed
@@ -167,7 +168,7 @@ class EuclideanNormDense(nn.Module):
 
     initial: str = "glorot"
     epsilon: float = 1e-7
-    nonnegative: bool = False
+    nonnegative: bool = True
     axis: str | None = None
 
     @nn.compact
@@ -217,7 +218,7 @@ class L1Mlp(nn.Module):
     initial: str = "torch"
     hidden: int = 512
     activation: str = "none"
-    nonnegative: bool = False
+    nonnegative: bool = True
 
     @nn.compact
     @typed

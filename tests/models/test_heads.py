@@ -33,10 +33,10 @@ LARGEST_AT_0 = {
 EVERY = {
     **{name: head() for name, head in HEADS.items()},
     **LARGEST_AT_0,
-    "euclidean_dense": EuclideanDense(),
-    "euclidean_norm_dense": EuclideanNormDense(),
-    "l1_mlp": L1Mlp(hidden=7),
-    "l1_mlp_relu": L1Mlp(hidden=7, activation="relu"),
+    "euclidean_dense": EuclideanDense(nonnegative=False),
+    "euclidean_norm_dense": EuclideanNormDense(nonnegative=False),
+    "l1_mlp": L1Mlp(hidden=7, nonnegative=False),
+    "l1_mlp_relu": L1Mlp(hidden=7, activation="relu", nonnegative=False),
 }
 
 
@@ -111,7 +111,9 @@ def test_nothing_is_more_alike_than_an_image_and_itself(name):
         assert (own > score(variables, A, A + 3 * B).similarity).any()
 
 
-@pytest.mark.parametrize("module", [WeightedL1(), L1Mlp(hidden=500)])
+@pytest.mark.parametrize(
+    "module", [WeightedL1(nonnegative=False), L1Mlp(hidden=500, nonnegative=False)]
+)
 def test_nonnegative_starts_with_the_magnitudes_of_the_plain_head(module):
     wide = jnp.zeros((1, 400))
     plain = module.init(jax.random.key(0), wide, wide)["params"]
@@ -122,7 +124,7 @@ def test_nonnegative_starts_with_the_magnitudes_of_the_plain_head(module):
 
 
 def test_weighted_l1_by_hand():
-    module = HEADS["weighted_l1"]()
+    module = HEADS["weighted_l1"](nonnegative=False)
     params = {"kernel": jnp.array([[2.0], [-1.0]]), "bias": jnp.array([0.5])}
     left, right = jnp.array([[1.0, 5.0]]), jnp.array([[4.0, 3.0]])
     output = module.apply({"params": params}, left, right)
@@ -149,7 +151,7 @@ def test_cosine_starts_at_its_scale_and_midpoint():
 def test_euclidean_dense_by_hand():
     params = {"dense": {"kernel": jnp.array([[-2.0]]), "bias": jnp.array([3.0])}}
     left, right = jnp.array([[3.0, 0.0], [1.0, 1.0]]), jnp.array([[0.0, 4.0], [1.0, 1.0]])
-    output = EuclideanDense().apply({"params": params}, left, right)
+    output = EuclideanDense(nonnegative=False).apply({"params": params}, left, right)
     assert isinstance(output, Logit)
     np.testing.assert_allclose(output.value, [3 - 2 * 5, 3 - 2 * 1e-7**0.5], rtol=1e-6)
 
@@ -164,9 +166,11 @@ def test_l1_mlp_by_hand_with_and_without_activation():
     }
     left, right = jnp.array([[1.0, 5.0]]), jnp.array([[4.0, 3.0]])  # |a - b| = 3, 2
     hidden = [3 * 1 + 2 * 2 + 0.25, 3 * -1 + 2 * 0.5 - 1]
-    plain = L1Mlp(hidden=2).apply({"params": params}, left, right)
+    plain = L1Mlp(hidden=2, nonnegative=False).apply({"params": params}, left, right)
     assert float(plain.value[0]) == pytest.approx(3 * hidden[0] + 4 * hidden[1] - 0.5)
-    relu = L1Mlp(hidden=2, activation="relu").apply({"params": params}, left, right)
+    relu = L1Mlp(hidden=2, activation="relu", nonnegative=False).apply(
+        {"params": params}, left, right
+    )
     assert float(relu.value[0]) == pytest.approx(3 * hidden[0] - 0.5)
 
 
@@ -176,7 +180,9 @@ def test_l1_mlp_starts_as_in_pytorch_or_glorot():
         ("torch", 400**-0.5, 500**-0.5),
         ("glorot", (6 / 900) ** 0.5, (6 / 501) ** 0.5),
     ):
-        params = L1Mlp(initial=initial, hidden=500).init(jax.random.key(0), zero, zero)["params"]
+        params = L1Mlp(initial=initial, hidden=500, nonnegative=False).init(
+            jax.random.key(0), zero, zero
+        )["params"]
         for layer, limit in (("hidden", first), ("output", second)):
             assert 0.98 * limit < float(jnp.abs(params[layer]["kernel"]).max()) <= limit
     assert float(jnp.abs(params["hidden"]["bias"]).max()) == 0
@@ -184,11 +190,11 @@ def test_l1_mlp_starts_as_in_pytorch_or_glorot():
 
 def test_l1_mlp_refuses_an_unknown_activation():
     with pytest.raises(ValueError, match="l1_mlp knows activation none, relu; got 'tanh'"):
-        L1Mlp(activation="tanh").init(jax.random.key(0), A, B)
+        L1Mlp(activation="tanh", nonnegative=False).init(jax.random.key(0), A, B)
 
 
 def test_the_norm_head_uses_the_batch_in_training_and_its_statistics_in_inference():
-    module = EuclideanNormDense()
+    module = EuclideanNormDense(nonnegative=False)
     variables = module.init(jax.random.key(0), A, B)
     kernel = variables["params"]["dense"]["kernel"][0, 0]
     d = jnp.sqrt(jnp.square(A - B).sum(-1))
@@ -206,14 +212,14 @@ def test_the_norm_head_uses_the_batch_in_training_and_its_statistics_in_inferenc
 
 
 def test_the_norm_head_shares_its_statistics_over_devices():
-    module = EuclideanNormDense(axis="data")
-    variables = EuclideanNormDense().init(jax.random.key(0), A, B)
+    module = EuclideanNormDense(axis="data", nonnegative=False)
+    variables = EuclideanNormDense(nonnegative=False).init(jax.random.key(0), A, B)
     left, right = (jnp.concatenate([x, 2 * x])[:8] for x in (A, B))
 
     def train(module, left, right):
         return module.apply(variables, left, right, train=True, mutable=["batch_stats"])
 
-    whole, stats = train(EuclideanNormDense(), left, right)
+    whole, stats = train(EuclideanNormDense(nonnegative=False), left, right)
     split = jax.jit(jax.vmap(lambda a, b: train(module, a, b), axis_name="data"))
     parts, part_stats = split(left.reshape(4, 2, 6), right.reshape(4, 2, 6))
     np.testing.assert_allclose(parts.value.reshape(8), whole.value, rtol=1e-5)

@@ -65,7 +65,9 @@ def shapes(model, *image):
 
 
 def small_vgg(**options):
-    return Siamese(Vgg(**{"depth": 11, "divide": 32, **options}), L1Mlp(hidden=8))
+    return Siamese(
+        Vgg(**{"depth": 11, "divide": 32, **options}), L1Mlp(hidden=8, nonnegative=False)
+    )
 
 
 def small_normed():
@@ -215,7 +217,7 @@ def test_another_image_size_is_named(recorded, put):
 
 def test_a_mismatch_is_listed_in_columns(recorded, put):
     file = put(recorded("vgg")["siamese_pth"])
-    model = Siamese(Vgg(depth=13, divide=32), L1Mlp(hidden=4))
+    model = Siamese(Vgg(depth=13, divide=32), L1Mlp(hidden=4, nonnegative=False))
     with pytest.raises(ValueError) as error:
         import_weights(*shapes(model, 64, 96, 3), file)
     lines = str(error.value).splitlines()
@@ -714,7 +716,7 @@ def vgg16(reference, tmp_path):
     def make(map_size, h, w):
         model = reference.siamese_vgg(16, 1, map_size, 512)
         torch.save(model.state_dict(), tmp_path / "siamese.pth")
-        sizes = shapes(Siamese(Vgg(), L1Mlp()), h, w, 3)
+        sizes = shapes(Siamese(Vgg(), L1Mlp(nonnegative=False)), h, w, 3)
         return model, import_weights(*sizes, tmp_path / "siamese.pth")[0]
 
     return make
@@ -729,7 +731,7 @@ def test_vgg16_at_105_equals_pytorch(reference, vgg16, real_data):
     after = by_path(params, reference.after_one_step(model))
     exact = reference.siamese_vgg_outputs(model, x[:2].astype("f8"), x[2:].astype("f8"), same)
     exact_after = by_path(params, reference.after_one_step(model))
-    ours = Siamese(Vgg(), L1Mlp())
+    ours = Siamese(Vgg(), L1Mlp(nonnegative=False))
     got, gradients = value_and_gradients(ours, params, *map(jnp.asarray, (x[:2], x[2:], same)))
     worst = {name: relative(value, want[name]) for name, value in got.items()}
     print(worst)
@@ -758,7 +760,7 @@ def test_gradients_and_a_step_of_vgg16_equal_pytorch_s_in_float64(reference, vgg
     exact = reference.siamese_vgg_outputs(model, *batch)
     exact_after = by_path(params, reference.after_one_step(model))
     with jax.enable_x64(True):
-        ours = Siamese(Vgg(dtype=jnp.float64), L1Mlp())
+        ours = Siamese(Vgg(dtype=jnp.float64), L1Mlp(nonnegative=False))
         _, gradients = value_and_gradients(ours, params, *map(jnp.asarray, batch))
         errors = gradient_errors(gradients, exact)
         after = after_one_step(params, gradients)

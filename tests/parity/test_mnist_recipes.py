@@ -43,14 +43,14 @@ RECIPES = {
     ),
     "mnist_cnn": (
         lambda width: SmallCnn(features=width[:2], embedding=width[2], dropout=0.0),
-        EuclideanDense(),
+        EuclideanDense(nonnegative=False),
         Objective("bce", losses.bce),
         "keras_adam",
         1e-3,
     ),
     "omniglot": (
         lambda width: Koch(initial="seed", features=width[:4], embedding=width[4]),
-        WeightedL1(initial="seed"),
+        WeightedL1(initial="seed", nonnegative=False),
         Objective("bce", losses.bce, l2=KOCH_L2),
         "keras_adam",
         6e-5,
@@ -144,7 +144,7 @@ def test_the_norm_head_equals_keras_in_training_and_inference():
         "dense": {"kernel": kernel[None], "bias": bias},
     }
     statistics = {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}
-    head = EuclideanNormDense()
+    head = EuclideanNormDense(nonnegative=False)
     left, right = jnp.asarray(recorded["left"]), jnp.asarray(recorded["right"])
 
     def trained(left):
