@@ -70,7 +70,7 @@ def test_a_head_from_a_file_may_not_be_bent_to_one_sign(tmp_path, name, depth, n
         kernel = recipe.with_weights(config, state).params["head"]["hidden"]["kernel"]
         np.testing.assert_array_equal(kernel, state.params["head"]["hidden"]["kernel"])
         return
-    with pytest.raises(ValueError, match=r"may have any sign: set config.model.head_options.nonneg"):
+    with pytest.raises(ValueError, match=r"may have any sign: set config.model.head_options"):
         recipe.with_weights(config, state)
     config.model.head_options.nonnegative = False
     moved = recipe.with_weights(config, state).params["head"]["hidden"]["kernel"]
