@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,16 +19,45 @@ from siamjax.types import DataSplits, PairDraw, SetDraw
 
 
 class Speed(NamedTuple):
-    """Pairs per second over several windows: median, least and most."""
+    """Pairs per second in each of several windows."""
 
-    median: float
-    least: float
-    most: float
+    windows: list[float]
+
+    @property
+    def median(self) -> float:
+        """Of the windows."""
+        return statistics.median(self.windows)
+
+    @property
+    def least(self) -> float:
+        """Of the windows."""
+        return min(self.windows)
+
+    @property
+    def most(self) -> float:
+        """Of the windows."""
+        return max(self.windows)
+
+
+class Measured(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        speeds: by way.
+        first_step: `time.perf_counter()` when the first step of the first way was done.
+    """
+
+    speeds: dict[str, Speed]
+    first_step: float
 
 
 def steady_state(
-    config: ConfigDict, splits: DataSplits, windows: int = 5, seconds: float = 5.0
-) -> dict[str, Speed]:
+    config: ConfigDict,
+    splits: DataSplits,
+    windows: int = 5,
+    seconds: float = 5.0,
+    names: Sequence[str] = ("resident", "host"),
+) -> Measured:
     """Pairs per second after warm-up, the two ways in turn, so that a drifting machine hits both.
 
     Args:
@@ -36,24 +65,30 @@ def steady_state(
         splits: real images: on zeros or noise a step may run at another speed.
         windows: measured windows of each way.
         seconds: length of a window.
+        names: of the ways to measure.
 
     Returns:
-        "resident": images on the device, pairs drawn, gathered and warped inside the step.
+        Speeds of "resident": images on the device, pairs drawn, gathered and warped in the step.
         "host": the same step on pairs drawn and gathered on the host by a Python loop, the next
         batch prepared while the device works.
     """
-    ways = {"resident": _resident(config, splits), "host": _from_host(config, splits)}
+    makers = {"resident": _resident, "host": _from_host}
+    if not names or not set(names) <= set(makers):
+        raise ValueError(f"ways are {', '.join(makers)}; got {', '.join(names) or 'none'}")
+    ways = {name: makers[name](config, splits) for name in names}
     speeds: dict[str, list[float]] = {name: [] for name in ways}
+    first_step = 0.0
     for way in ways.values():  # compile, and fill the pipeline
         for _ in range(3):
             next(way)
+            first_step = first_step or time.perf_counter()
     for _ in range(windows):
         for name, way in ways.items():
             start, pairs = time.perf_counter(), 0
             while time.perf_counter() - start < seconds:
                 pairs += next(way)
             speeds[name].append(pairs / (time.perf_counter() - start))
-    return {name: Speed(statistics.median(v), min(v), max(v)) for name, v in speeds.items()}
+    return Measured({name: Speed(v) for name, v in speeds.items()}, first_step)
 
 
 def _resident(config: ConfigDict, splits: DataSplits) -> Iterator[int]:
@@ -105,7 +140,7 @@ def _pipelined(
     before = None
     while True:
         state, figures = program(state, data())
-        if before is not None:
-            jax.block_until_ready(before)
+        # The first one is waited for: it tells how long starting takes.
+        jax.block_until_ready(figures if before is None else before)
         before = figures
         yield pairs

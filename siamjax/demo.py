@@ -123,7 +123,7 @@ def page(demo: Demo) -> Any:
         ValueError: if gradio is not installed.
     """
     try:
-        import gradio
+        import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError("the demo needs gradio: pip install 'siamjax[demo]'") from error
     names = list(demo.comparator.card.thresholds)

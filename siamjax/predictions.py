@@ -19,7 +19,7 @@ from siamjax.data.pair_files import LABELS, Faults, read_folders, records
 from siamjax.evaluation.decision import DEFAULT
 from siamjax.inference import Comparator
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "x1", "x2", "label", "predict", "similarity", "same", "threshold", "probability", "distance",
 )  # fmt: skip
 CACHE_BYTES = 256 * 2**20  # of embeddings kept, so that an image named in many rows runs once

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from shrunk import recipe_file, shrunk
 from synthetic import labelled
 
@@ -13,7 +14,11 @@ def test_both_ways_are_timed_on_the_same_recipe(tmp_path_factory):
     with config.unlocked():  # another tower: this one takes 10 s to compile
         config.model.update(tower="mlp", init="glorot")
         config.model.tower_options = options(features=(8,))
-    speeds = benchmark.steady_state(config, load(config), windows=2, seconds=0.2)
+    measured = benchmark.steady_state(config, load(config), windows=2, seconds=0.2)
+    speeds = measured.speeds
+    assert measured.first_step > 0
+    with pytest.raises(ValueError, match="ways are resident, host; got neither"):
+        benchmark.steady_state(config, load(config), names=["neither"])
     assert set(speeds) == {"resident", "host"}
     for speed in speeds.values():
         assert 0 < speed.least <= speed.median <= speed.most

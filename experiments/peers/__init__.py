@@ -1,0 +1,1 @@
+"""The recipes in other frameworks, to measure beside: each file runs where its framework is."""
