@@ -10,7 +10,7 @@ and calibration inside; about.json; README.txt; and a program for each format th
 Before the folder appears, every file is run and compared with the live model, on the `--check`
 images or on random ones; beyond 1e-5 nothing is written.
 
-stablehlo needs `pip install 'siamjax[export]'`, onnx `pip install 'siamjax[onnx]'`.
+onnx needs `pip install 'siamjax[onnx]'`.
 """
 
 from absl import flags

@@ -92,8 +92,8 @@ def predict_table(comparator) -> None:
     print(f"{OUT.value}: {written.answered:,} pairs ({comparator.origin})")
     for fault in written.faults[:20]:
         print(f"  not answered: {fault}", file=sys.stderr)
-    if written.faults:
-        sys.exit(f"error: {len(written.faults):,} pairs could not be answered")
+    if written.failed:
+        sys.exit(f"error: {written.failed:,} pairs could not be answered")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from siamjax.inference import Comparator
 COLUMNS: tuple[str, ...] = (
     "x1", "x2", "label", "predict", "similarity", "same", "threshold", "probability", "distance",
 )  # fmt: skip
+KEPT_FAULTS = 100
 CACHE_BYTES = 256 * 2**20  # of embeddings kept, so that an image named in many rows runs once
 _SIDES = (("left", "right"), ("x1", "x2"), ("a", "b"))
 _TRUTHS = ("same", "label")
@@ -36,9 +37,10 @@ class Pair(NamedTuple):
 
 
 class Written(NamedTuple):
-    """How many rows were answered, and a sentence for each that could not be."""
+    """How many rows were answered, how many not, and a sentence for each of the first of those."""
 
     answered: int
+    failed: int
     faults: list[str]
 
 
@@ -139,7 +141,7 @@ def write_predictions(
     """
     cut = comparator.card.threshold(threshold)
     embeddings = _Embeddings(comparator)
-    answered, faults = 0, []
+    answered, total, faults = 0, 0, []
     rows = iter(pairs)
     as_json = str(out).endswith(".jsonl")
     with open(out, "w", encoding="utf-8", newline="") as file:
@@ -147,13 +149,14 @@ def write_predictions(
         if not as_json:
             writer.writeheader()
         while part := list(islice(rows, chunk)):
+            total += len(part)
             for row in _answers(comparator, embeddings, part, faults, cut, prior):
                 answered += "similarity" in row
                 if as_json:
                     file.write(json.dumps(row) + "\n")
                 else:
                     writer.writerow(row)
-    return Written(answered, faults)
+    return Written(answered, total - answered, faults)
 
 
 def _answers(
@@ -171,10 +174,11 @@ def _answers(
     ]
     good = []
     for i, pair in enumerate(pairs):
-        reasons = [unreadable[p] for p in dict.fromkeys(pair[:2]) if p in unreadable]
-        faults += reasons[:1]
+        reasons = [unreadable[p] for p in pair[:2] if p in unreadable]
         if not reasons:
             good.append(i)
+        elif len(faults) < KEPT_FAULTS:
+            faults.append(reasons[0])
     if not good:
         return rows
     at = np.array(good)

@@ -38,9 +38,6 @@ def missing(*names):
 
 
 QUICK = ("mlp", "small_cnn")  # to compile; the others are compared by `pytest -m slow`
-needs_flatbuffers = pytest.mark.skipif(
-    missing("flatbuffers"), reason="StableHLO files need flatbuffers: siamjax[export]"
-)
 needs_onnx = pytest.mark.skipif(
     missing("jax2onnx", "onnx", "onnxruntime"), reason="ONNX files need siamjax[onnx]"
 )
@@ -149,8 +146,6 @@ def comparator():
 
 @pytest.fixture(scope="module")
 def exported(comparator, tmp_path_factory):
-    if missing("flatbuffers"):
-        pytest.skip("StableHLO files need flatbuffers: siamjax[export]")
     return export(comparator, tmp_path_factory.mktemp("x") / "deep" / "out", ("stablehlo", "npz"))
 
 
@@ -324,19 +319,11 @@ def test_files_that_do_not_run_say_why(tmp_path):
         stablehlo_file.run(tmp_path, {"tower": [(np.zeros(1),)]})
 
 
-@pytest.mark.parametrize(
-    ("package", "kind", "said"),
-    [
-        ("flatbuffers", "stablehlo", r"flatbuffers: pip install 'siamjax\[export\]'"),
-        ("jax2onnx", "onnx", r"jax2onnx, which is not installed: pip install 'siamjax\[onnx\]'"),
-    ],
-)
-def test_what_is_missing_is_named_with_the_command(
-    comparator, tmp_path, monkeypatch, package, kind, said
-):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_what_is_missing_is_named_with_the_command(comparator, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    said = r"jax2onnx, which is not installed: pip install 'siamjax\[onnx\]'"
     with pytest.raises(ExportError, match=said):
-        export(comparator, tmp_path / "out", [kind])
+        export(comparator, tmp_path / "out", ["onnx"])
     assert not list(tmp_path.iterdir())
 
 

@@ -41,16 +41,6 @@ numpy.savez(answers, **results)
 """
 
 
-def require() -> None:
-    """Raises an `ExportError` where the files cannot be written."""
-    try:
-        import flatbuffers  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ExportError(
-            "StableHLO files need flatbuffers: pip install 'siamjax[export]'"
-        ) from error
-
-
 def exported(graph: Graph) -> jax.export.Exported:
     """The program of a graph, lowered for every platform.
 

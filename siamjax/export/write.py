@@ -74,8 +74,8 @@ def export(
         named = ", ".join(unknown) if formats else "none"
         raise ExportError(f"the format must be some of {', '.join(FORMATS)}; got {named}")
     programs = {kind: _PROGRAMS[kind] for kind in formats if kind in _PROGRAMS}
-    for program in programs.values():
-        program.require()
+    if "onnx" in programs:
+        onnx_file.require()
     out = Path(out).absolute()
     _refuse_other(out)
     encoder = portable_encoder(comparator)

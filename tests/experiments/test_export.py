@@ -26,7 +26,6 @@ def run(tmp_path_factory):
 
 
 def test_a_run_becomes_a_folder(run, tmp_path):
-    pytest.importorskip("flatbuffers", reason="StableHLO files need siamjax[export]")
     out = tmp_path / "out"
     done = command(f"--workdir={run}", f"--out={out}", "--format=stablehlo,npz")
     assert done.returncode == 0, done.stderr
