@@ -121,10 +121,11 @@ def compare() -> list[dict]:
 
 def processes(recipe: str) -> Iterator[tuple[list[str], dict[str, str]]]:
     """The command lines to be run in turn, each with what its environment needs."""
-    ours = [a for a in sys.argv[1:] if not a.startswith(("--peers", "--rounds", "--json"))]
-    ours += [f"--config.batch_size={RECIPES[recipe][0]}", "--ways=resident", "--json=-"]
-    yield [sys.executable, "-m", "experiments.benchmark", *ours], {}
     options = [f"--windows={WINDOWS.value}", f"--seconds={SECONDS.value}"]
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    ours = [f"--config={file}", *(a for a in sys.argv[1:] if a.startswith("--config."))]
+    ours += [f"--config.batch_size={RECIPES[recipe][0]}", "--ways=resident", "--json=-", *options]
+    yield [sys.executable, "-m", "experiments.benchmark", *ours], {}
     peers = Path(__file__).parent / "peers"
     for python in PEERS.value or ():
         for framework in ("tensorflow", "jax"):

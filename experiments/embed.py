@@ -25,12 +25,10 @@ def main(argv: list[str]) -> None:
     import siamjax
     from siamjax import backend
     from siamjax.embeddings import embed_folder, image_files
-    from siamjax.evaluation.embedding_map import embedding_map, require_scikit_learn
+    from siamjax.evaluation.embedding_map import embedding_map
 
     if len(argv) != 2:
         sys.exit("error: give one folder of images")
-    if MAP.value:
-        require_scikit_learn()  # before the work, not after it
     folder, faults = Path(argv[1]), []
     for note in image_files(folder)[1]:
         print(f"NOTE: {note}")

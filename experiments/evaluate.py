@@ -116,7 +116,7 @@ def subject(config, place: Path | None, runs):
 
     trained = bool(WORKDIR.value)
     if place is None or (runs is not None and find_runs(place) == place):  # that is for Lake's
-        return own_subject(config, SPLIT.value, trained=trained)
+        return own_subject(load(config), SPLIT.value, trained=trained)
     training_classes = None
     if trained:
         try:

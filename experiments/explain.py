@@ -25,7 +25,6 @@ def main(argv: list[str]) -> None:
     """Entry point."""
     import siamjax
     from siamjax import backend
-    from siamjax.embeddings import read_pixels
     from siamjax.evaluation.explanation import explanation
     from siamjax.explain import gradient_map, occlusion_map, patch_and_stride
 
@@ -34,7 +33,7 @@ def main(argv: list[str]) -> None:
         sys.exit("error: give two images (a.png b.png)")
     backend.enable_compilation_cache()
     comparator = siamjax.load(str(WORKDIR.value))
-    left, right = (read_pixels(comparator, image) for image in images)
+    left, right = (comparator.pixels(image) for image in images)
     patch, stride = patch_and_stride(left.shape[:2], PATCH.value, STRIDE.value)
     said = comparator.compare(*images, threshold=str(THRESHOLD.value))
     explanation(

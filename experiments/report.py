@@ -61,7 +61,7 @@ def measured_run(record):
             f"the data have changed since the training: {record.data.get('summary')} then,"
             f" {splits.summary} now; what this page measured is on the data of now."
         )
-    subject = own_subject(config, SPLIT.value)
+    subject = own_subject(splits, SPLIT.value)
     settings = Settings(
         way=config.eval.way,
         shot=config.eval.shot,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from siamjax.data.decode import FORMATS
-from siamjax.data.files import MAX_BYTES, DirectoryFiles
+from siamjax.data.files import DirectoryFiles
 from siamjax.inference import Comparator
 
 if TYPE_CHECKING:
@@ -81,34 +79,6 @@ def image_files(folder: str | os.PathLike[str]) -> tuple[list[ImageFile], list[s
     )
 
 
-def read_pixels(comparator: Comparator, image: OneImage) -> np.ndarray:
-    """What the tower sees of an image: `uint8 [h, w, c]`.
-
-    As `comparator.pixels`, but whatever is wrong with a file ends in a sentence that names it.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    from PIL import Image
-
-    if not isinstance(image, str | os.PathLike):
-        return comparator.pixels(image)
-    try:
-        if (size := os.stat(image).st_size) > MAX_BYTES:
-            raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} a picture may have")
-        with Image.open(io.BytesIO(Path(image).read_bytes()), formats=FORMATS) as opened:
-            width, height = opened.size
-            # Pillow itself only warns up to twice its limit, and then unpacks.
-            if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                raise ValueError(f"{height}×{width} is more than Pillow's limit of pixels")
-            return comparator.pixels(opened)
-    except Exception as error:  # a damaged file may provoke anything in Pillow
-        text = str(error).split("\n")[0].split(" <_io.BytesIO")[0] or type(error).__name__
-        if isinstance(error, OSError) and error.strerror:
-            text = error.strerror
-        raise ValueError(f"{os.fspath(image)} cannot be read as an image: {text}") from error
-
-
 def embed_stream(
     comparator: Comparator,
     images: Iterable[OneImage],
@@ -155,7 +125,7 @@ def _read_all(
 
     def pixels(image: OneImage) -> np.ndarray | ValueError:
         try:
-            return read_pixels(comparator, image)
+            return comparator.pixels(image)
         except ValueError as error:
             return error
 

@@ -14,8 +14,8 @@ from siamjax.embeddings import embed_stream
 from siamjax.evaluation.decision import DEFAULT
 from siamjax.evaluation.nearest import Nearest
 from siamjax.gallery_file import GalleryError, Stored
-from siamjax.gallery_items import Item, digest, items, listed, name_of
-from siamjax.inference import Comparator
+from siamjax.gallery_items import Item, digest, items, name_of
+from siamjax.inference import Comparator, listed
 from siamjax.models.heads import Cosine, Euclidean
 
 if TYPE_CHECKING:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from siamjax.embeddings import image_files
 from siamjax.gallery_file import GalleryError
 from siamjax.inference import Comparator
@@ -24,14 +22,6 @@ class Item(NamedTuple):
     image: Any
     name: str
     label: str
-
-
-def listed(images: OneImage | Sequence[OneImage]) -> list[Any]:
-    """The images of a list, of an array `[n, h, w, c]`, or the one image that this is."""
-    several = isinstance(images, list | tuple) or (
-        isinstance(images, np.ndarray) and images.ndim == 4
-    )
-    return list(images) if several else [images]  # pyright: ignore[reportArgumentType]
 
 
 def name_of(path: str | os.PathLike[str], folder: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import numpy as np
 
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
+from siamjax.data.decode import FORMATS
+from siamjax.data.files import MAX_BYTES
 from siamjax.evaluation.decision import DEFAULT, DecisionCard, probability
 from siamjax.evaluation.encoder import Encoder
 from siamjax.preprocess import Preprocess
@@ -114,8 +117,7 @@ class Comparator:
             ValueError: for lists of different lengths, or an image that cannot be read.
         """
         similarity = self.compare(left, right).similarity
-        single = not isinstance(left, list | tuple) and not isinstance(right, list | tuple)
-        return float(similarity[0]) if single else similarity
+        return similarity if _several(left) or _several(right) else float(similarity[0])
 
     def compare(
         self,
@@ -137,7 +139,7 @@ class Comparator:
             ValueError: for lists of different lengths, an image that cannot be read, or a
                 threshold that the run does not have.
         """
-        left, right = _listed(left), _listed(right)
+        left, right = listed(left), listed(right)
         sizes = len(left), len(right)
         n = max(sizes)
         if not all(size in (1, n) for size in sizes) or not min(sizes):
@@ -180,7 +182,7 @@ class Comparator:
             Positions in the gallery `int [m]`, and their similarities `float32 [m]`; of equal
             ones the first comes first.
         """
-        similarity = self.compare(query, _listed(gallery)).similarity
+        similarity = self.compare(query, listed(gallery)).similarity
         order = np.argsort(-similarity, kind="stable")[:top]
         return order, similarity[order]
 
@@ -195,14 +197,28 @@ class Comparator:
         from PIL import Image
 
         try:
-            with Image.open(image) as opened:
+            if (size := os.stat(image).st_size) > MAX_BYTES:
+                raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} a picture may have")
+            with Image.open(io.BytesIO(Path(image).read_bytes()), formats=FORMATS) as opened:
+                width, height = opened.size
+                # Pillow itself only warns up to twice its limit, and then unpacks.
+                if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+                    raise ValueError(f"{height}×{width} is more than Pillow's limit of pixels")
                 return self.preprocess(opened)
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{os.fspath(image)} cannot be read as an image: {error}") from error
+        except Exception as error:  # a damaged file may provoke anything in Pillow
+            text = str(error).split("\n")[0].split(" <_io.BytesIO")[0] or type(error).__name__
+            if isinstance(error, OSError) and error.strerror:
+                text = error.strerror
+            raise ValueError(f"{os.fspath(image)} cannot be read as an image: {text}") from error
 
 
-def _listed(images: Any) -> list[Any]:
-    return list(images) if isinstance(images, list | tuple) else [images]
+def listed(images: OneImage | Sequence[OneImage]) -> list[Any]:
+    """The images of a list, of an array `[n, h, w, c]`, or the one image that this is."""
+    return list(images) if _several(images) else [images]  # pyright: ignore[reportArgumentType]
+
+
+def _several(images: Any) -> bool:
+    return isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
 
 
 def _identity(image: Any) -> Any:

@@ -154,7 +154,7 @@ def equal_error_rate(
         (0.0, 0.5)
     """
     _check(scores, same)
-    thresholds, hits, false_alarms = _operating_points(scores, same)
+    thresholds, hits, false_alarms = operating_points(scores, same)
     accepts = false_alarms / false_alarms[-1]
     rejects = 1 - hits / hits[-1]
     gap = accepts - rejects  # rises from -1 to 1, so its first value >= 0 has a left neighbour
@@ -189,7 +189,7 @@ def best_accuracy(
         (1.0, 0.375)
     """
     _check(scores, same)
-    thresholds, hits, false_alarms = _operating_points(scores, same)
+    thresholds, hits, false_alarms = operating_points(scores, same)
     right = hits + (false_alarms[-1] - false_alarms)
     values = np.unique(scores)[::-1].astype(np.float64)
     gap = np.concatenate([[0.0], values[:-1] - values[1:], [0.0]])
@@ -217,7 +217,7 @@ def threshold_at_false_accepts(
         0.30000000000000004
     """
     _check(scores, same)
-    thresholds, _, false_alarms = _operating_points(scores, same)
+    thresholds, _, false_alarms = operating_points(scores, same)
     allowed = np.flatnonzero(false_alarms <= rate * false_alarms[-1])
     return float(thresholds[allowed[-1]])
 
@@ -247,7 +247,7 @@ def accuracy_at(
     return float(((scores >= threshold) == same).mean())
 
 
-def _operating_points(
+def operating_points(
     scores: np.ndarray, same: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every distinct way to cut the scores, from "nothing is same" to "all is".

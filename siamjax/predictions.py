@@ -16,6 +16,7 @@ import numpy as np
 from siamjax.data.files import SUFFIXES, natural
 from siamjax.data.folder import SPLIT_FOLDERS
 from siamjax.data.pair_files import LABELS, Faults, read_folders, records
+from siamjax.embeddings import embed_stream
 from siamjax.evaluation.decision import DEFAULT
 from siamjax.inference import Comparator
 
@@ -208,22 +209,18 @@ class _Embeddings:
 
     def of(self, paths: Sequence[Path]) -> tuple[np.ndarray, dict[Path, str]]:
         """`float32 [n, d]`, zeros where an image cannot be read, and why it cannot."""
-        unreadable: dict[Path, str] = {}
-        found: dict[Path, np.ndarray] = {}
-        fresh: dict[Path, np.ndarray] = {}
-        for path in dict.fromkeys(paths):
-            if path in self._kept:
-                self._kept.move_to_end(path)
-                found[path] = self._kept[path]
-                continue
-            try:
-                fresh[path] = self._comparator.pixels(path)
-            except ValueError as error:
-                unreadable[path] = str(error)
-        if fresh:
-            z = self._comparator.encoder.embed(np.stack(list(fresh.values())))
-            found |= dict(zip(fresh, z, strict=True))
-            self._kept |= {path: found[path].copy() for path in fresh}
+        wanted = dict.fromkeys(paths)
+        found = {path: self._kept[path] for path in wanted if path in self._kept}
+        missing, faults = [path for path in wanted if path not in found], []
+        for path in found:
+            self._kept.move_to_end(path)
+        for places, z in embed_stream(self._comparator, missing, faults):
+            # A row by itself: a view would keep the whole batch.
+            fresh = {missing[i]: row.copy() for i, row in zip(places, z, strict=True)}
+            found |= fresh
+            self._kept |= fresh
+        unread = (path for path in missing if path not in found)
+        unreadable = dict(zip(unread, faults, strict=True))
         width = next((v.size for v in found.values()), 1)
         while len(self._kept) * width * 4 > self._limit:
             self._kept.popitem(last=False)

@@ -82,19 +82,19 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
         (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         log.rewind(int(run.state.step))
         say(introduction(config, run))
-        latest: list[tuple[int, Validated]] = []
+        latest: Validated | None = None
 
         def on_validation(log: MetricsLog, validated: Validated) -> None:
-            latest[:] = [(log.rows()[-1]["step"], validated)]
+            nonlocal latest
+            latest = validated
             write_outputs(run, workdir, log, validated)
 
         run.on_validation = on_validation
         done = loop.train(run, store, log)
         write_outputs(run, workdir, log)
-    for step, validated in latest:  # after the store: a report reads what is saved
-        found = of_validation(
-            run.validation, validated, of=f"the weights of step {step}", data=splits.name
-        )
+    if latest is not None:  # after the store: a report reads what is saved
+        of = "the weights of the last validation"
+        found = of_validation(run.validation, latest, of=of, data=splits.name)
         write_report(workdir, None, [found])
     if done:
         say(f"done: {workdir}")

@@ -29,7 +29,19 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with omniglot/ and mnist/; the test is skipped where there is none."""
-    for place in (os.environ.get("SIAMJAX_DATA"), ROOT / "data", ROOT.parent / "shared" / "data"):
+    for place in (os.environ.get("SIAMJAX_DATA"), ROOT / "data"):
         if place and (Path(place) / "omniglot").is_dir():
             return Path(place)
     pytest.skip("no real data: set SIAMJAX_DATA to a folder with omniglot/ and mnist/")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Path:
+    """The folder of a tiny run of omniglot_fast on glyphs; nobody writes into it."""
+    from shrunk import recipe_file, shrunk
+
+    from siamjax import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    run.train(shrunk(recipe_file("omniglot_fast"), folder), folder, lambda _: None)
+    return folder

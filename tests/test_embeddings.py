@@ -4,8 +4,8 @@ from PIL import Image
 from untrained import untrained_run
 
 import siamjax
-from siamjax import embeddings
-from siamjax.embeddings import embed_folder, embed_stream, image_files, read_pixels
+from siamjax import embeddings, inference
+from siamjax.embeddings import embed_folder, embed_stream, image_files
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_a_stream_is_the_same_in_any_batch(comparator, folder):
 
 def test_no_more_than_a_batch_is_decoded_at_a_time(comparator, folder, monkeypatch):
     read = []
-    original = embeddings.read_pixels
-    monkeypatch.setattr(embeddings, "read_pixels", lambda c, i: (read.append(i), original(c, i))[1])
+    original = comparator.pixels
+    monkeypatch.setattr(comparator, "pixels", lambda i: (read.append(i), original(i))[1])
     stream = embed_stream(comparator, [f.path for f in image_files(folder)[0]], batch=2)
     assert not read
     next(stream)
@@ -97,9 +97,9 @@ def test_what_is_too_large_is_not_unpacked(comparator, folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 143)
     with pytest.raises(ValueError, match="12×12 is more than Pillow's limit"):
         list(embed_stream(comparator, [folder / "top.png"]))
-    monkeypatch.setattr(embeddings, "MAX_BYTES", 10)
+    monkeypatch.setattr(inference, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="more than the 10 a picture may have"):
-        read_pixels(comparator, folder / "top.png")
+        comparator.pixels(folder / "top.png")
 
 
 def test_weights_that_are_not_finite_are_named(comparator, folder, monkeypatch):

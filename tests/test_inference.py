@@ -7,20 +7,18 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from shrunk import pair_folder, recipe_file, shrunk
+from shrunk import pair_folder
 
 import siamjax
-from siamjax import predictions, run
+from siamjax import predictions
 from siamjax.evaluation.picture import side_by_side
 from siamjax.predictions import COLUMNS, read_pairs, write_predictions
 from siamjax.training.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    run.train(shrunk(recipe_file("omniglot_fast"), folder), folder, lambda _: None)
-    return folder
+def workdir(trained_run):
+    return trained_run
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +52,9 @@ def test_lists_give_arrays_and_one_image_meets_a_list(comparator, pictures):
     one_to_many = comparator.similarity(paths[0], list(arrays))
     assert one_to_many.shape == (5,)
     assert one_to_many[0] == one_to_many.max()
+    np.testing.assert_allclose(
+        comparator.similarity(paths[0], arrays[..., None]), one_to_many, atol=1e-6
+    )
     many_to_one = comparator.similarity(paths, paths[1])
     np.testing.assert_allclose(many_to_one[4], comparator.similarity(paths[4], paths[1]), atol=1e-6)
 

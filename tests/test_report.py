@@ -28,6 +28,7 @@ from siamjax.evaluation.verification import verify
 from siamjax.models import HEADS, TOWERS, Siamese
 from siamjax.report import chart, figures, markup, published, record
 from siamjax.report.measured import NO_CLASSES, Measured, image_names, map_of, measure
+from siamjax.training.writer import read_rows
 from siamjax.types import PairTable
 
 VOID = {"meta", "br", "img", "link"}
@@ -564,11 +565,11 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_metrics_are_read_while_they_are_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + '{"step": 4, "spl')
-    assert [r["step"] for r in record.read_rows(path)] == [2]
+    assert [r["step"] for r in read_rows(path)] == [2]
     assert path.read_text().endswith('"spl')
     path.write_text("[1]\n{}\n")
     with pytest.raises(ValueError, match="line 1: not a row of metrics"):
-        record.read_rows(path)
+        read_rows(path)
 
 
 def test_the_largest_page_is_small_enough(tmp_path):

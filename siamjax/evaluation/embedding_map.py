@@ -47,12 +47,11 @@ def embedding_map(
         thumbnail: gives the pixels `uint8 [h, w, c]` of an image by its place.
 
     Raises:
-        ValueError: if scikit-learn is missing, or there are fewer than two embeddings.
+        ValueError: if there are fewer than two embeddings.
 
     References:
         van der Maaten and Hinton, "Visualizing data using t-SNE" (2008).
     """
-    require_scikit_learn()
     if len(embeddings) < 2:
         raise ValueError(f"a map needs at least two images; got {len(embeddings)}")
     rng = np.random.default_rng(seed)
@@ -84,18 +83,6 @@ def embedding_map(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class may have any name
         figure.savefig(path)
-
-
-def require_scikit_learn() -> None:
-    """Says how to get it.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
-    try:
-        import sklearn.manifold  # noqa: F401
-    except ImportError as error:
-        raise ValueError("a map needs scikit-learn: pip install scikit-learn") from error
 
 
 @typed

@@ -54,20 +54,19 @@ class Subject:
         return f"{self.name}, {self.split}: {what}; {self.seen}"
 
 
-def own_subject(config: ConfigDict, split: str | None = None, *, trained: bool = True) -> Subject:
-    """A split of the data that a config names.
+def own_subject(splits: DataSplits, split: str | None = None, *, trained: bool = True) -> Subject:
+    """A split of a run's own data.
 
     Args:
-        config: of the run, or for a baseline.
+        splits: what `siamjax.data.load` gives for the config of the run, or of a baseline.
         split: one of `SPLITS`; None: the test images where there are any, else the validation
             images; of Omniglot the validation alphabets, so that the test ones stay untouched
             until they are asked for.
         trained: whether anything was trained (not for a baseline).
 
     Raises:
-        ValueError: if the data cannot be had, or have no such split.
+        ValueError: if the data have no such split.
     """
-    splits = load(config)
     if split is None:
         split = "validation" if splits.test is None or splits.name == "omniglot" else "test"
     images, pairs = _chosen(splits, split)

@@ -22,20 +22,6 @@ HARDEST = 50  # errors of each kind that are listed
 CONFUSED = 20  # pairs of classes that are listed
 
 
-class Counts(NamedTuple):
-    """How many pairs each threshold accepts, from "nothing is same" to "all is".
-
-    Attributes:
-        thresholds: `[m + 1]`, falling; each distinct score, after one above all of them.
-        hits: same pairs with a score at or above it.
-        false_alarms: different pairs.
-    """
-
-    thresholds: np.ndarray
-    hits: np.ndarray
-    false_alarms: np.ndarray
-
-
 class Reliability(NamedTuple):
     """The reliability table: `[bins]` each; a bin without pairs has NaN.
 
@@ -62,25 +48,6 @@ class Decided(NamedTuple):
 
 
 @typed
-def counts(scores: Float[np.ndarray, "b"], same: Bool[np.ndarray, "b"]) -> Counts:
-    """The pairs accepted at each threshold; equal scores fall together.
-
-    Example:
-        >>> counts(np.array([0.9, 0.4, 0.4]), np.array([True, True, False])).hits.tolist()
-        [0, 1, 2]
-    """
-    values, place = np.unique(scores, return_inverse=True)
-    both = np.stack([np.bincount(place[side], minlength=len(values)) for side in (same, ~same)])
-    hits, false_alarms = np.cumsum(both[:, ::-1], axis=1)
-    zero = np.zeros(1, int)
-    return Counts(
-        np.concatenate([[np.inf], values[::-1]]),
-        np.concatenate([zero, hits]),
-        np.concatenate([zero, false_alarms]),
-    )
-
-
-@typed
 def roc(
     scores: Float[np.ndarray, "b"], same: Bool[np.ndarray, "b"]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -91,8 +58,8 @@ def roc(
         >>> false.tolist(), true.tolist()
         ([0.0, 0.0, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0])
     """
-    c = counts(scores, same)
-    return c.false_alarms / c.false_alarms[-1], c.hits / c.hits[-1]
+    _, hits, false_alarms = metrics.operating_points(scores, same)
+    return false_alarms / false_alarms[-1], hits / hits[-1]
 
 
 @typed
@@ -106,9 +73,8 @@ def precision_recall(
         >>> p.round(2).tolist(), r.tolist()
         ([1.0, 0.5, 0.67], [0.5, 0.5, 1.0])
     """
-    c = counts(scores, same)
-    accepted = c.hits + c.false_alarms
-    return c.hits[1:] / accepted[1:], c.hits[1:] / c.hits[-1]
+    _, hits, false_alarms = metrics.operating_points(scores, same)
+    return hits[1:] / (hits + false_alarms)[1:], hits[1:] / hits[-1]
 
 
 @typed
@@ -140,11 +106,11 @@ def true_accepts_at(
         >>> true_accepts_at(scores, same, 0.5), true_accepts_at(scores, same, 0.01)
         (1.0, None)
     """
-    c = counts(scores, same)
-    if c.false_alarms[-1] * rate < 1:
+    _, hits, false_alarms = metrics.operating_points(scores, same)
+    if false_alarms[-1] * rate < 1:
         return None
-    allowed = c.false_alarms <= rate * c.false_alarms[-1]
-    return float(c.hits[allowed][-1] / c.hits[-1])
+    allowed = false_alarms <= rate * false_alarms[-1]
+    return float(hits[allowed][-1] / hits[-1])
 
 
 @typed

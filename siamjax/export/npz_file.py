@@ -22,24 +22,19 @@ def arrays(comparator: Comparator) -> dict[str, np.ndarray]:
     }
 
 
-def write(comparator: Comparator, folder: Path) -> None:
+def write(weights: dict[str, np.ndarray], folder: Path) -> None:
     """`weights.npz`."""
-    np.savez(folder / NAME, **arrays(comparator))  # pyright: ignore[reportArgumentType]
+    np.savez(folder / NAME, **weights)  # pyright: ignore[reportArgumentType]
 
 
-def check(comparator: Comparator, folder: Path) -> float:
+def check(weights: dict[str, np.ndarray], folder: Path) -> None:
     """Reads the file again.
 
-    Returns:
-        The number of weights.
-
     Raises:
-        ExportError: if any is not what the run has.
+        ExportError: if any is not what was written.
     """
-    expected = arrays(comparator)
     with np.load(folder / NAME, allow_pickle=False) as found:
-        wrong = sorted(set(found.files) ^ set(expected))
-        wrong += [k for k in expected if k in found and not np.array_equal(found[k], expected[k])]
+        wrong = sorted(set(found.files) ^ set(weights))
+        wrong += [k for k in weights if k in found and not np.array_equal(found[k], weights[k])]
     if wrong:
         raise ExportError(f"{NAME} does not hold what was written: {', '.join(wrong[:5])}")
-    return sum(array.size for array in expected.values())

@@ -44,9 +44,8 @@ numpy.savez(answers, **results)
 def exported(graph: Graph) -> jax.export.Exported:
     """The program of a graph, lowered for every platform.
 
-    Whatever path a layer takes here for speed is lowered for all of them; every path is made of
-    operations that each platform has. Products are in full float32, which GPUs and TPUs would
-    otherwise round to fewer bits.
+    For a batch of any size layers take the plain path, not the one that is quick on this machine.
+    Products are in full float32, which GPUs and TPUs would otherwise round to fewer bits.
     """
     with jax.default_matmul_precision("float32"):
         function = jax.jit(lambda *inputs: graph.function(*inputs))

@@ -12,6 +12,7 @@ from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.evaluation.decision import DecisionCard
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.writer import read_rows
 
 
 @dataclass(frozen=True)
@@ -92,26 +93,3 @@ def _checkpoint(workdir: Path) -> tuple[dict[str, Any] | None, tuple[str, int] |
             if step is not None:
                 return store.about(kind), (kind, step)
     return None, None
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; none if there is no file.
-
-    Unlike `MetricsLog` this never writes: the run may be going on. A last line without an end is
-    being written, and is left out.
-
-    Raises:
-        ValueError: if another line is not an object.
-    """
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a row of metrics ({error})") from error
-        rows.append(row)
-    return rows

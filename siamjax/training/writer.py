@@ -326,6 +326,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {s:02d} s" if minutes else f"{s} s"
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file, which is not touched: its run may be going on.
+
+    A last line that is being written is left out; without a file there are none.
+
+    Raises:
+        ValueError: if another line is not a row.
+    """
+    return _parse(path)[0] if path.is_file() else []
+
+
 def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The whole rows of a metrics file, and how many bytes they take."""
     lines = path.read_bytes().split(b"\n")

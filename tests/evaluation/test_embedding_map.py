@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,9 +101,3 @@ def test_too_little_to_draw(tmp_path):
     embedding_map(np.ones((9, 4), np.float32), ["a"] * 9, tmp_path / "equal.png", title="t")
     with pytest.raises(ValueError, match="at least two images; got 1"):
         embedding_map(rows[:1], ["a"], tmp_path / "one.png", title="t")
-
-
-def test_scikit_learn_is_named_where_it_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(ValueError, match="pip install scikit-learn"):
-        embedding_map(*clusters(), tmp_path / "map.png", title="t")

@@ -10,6 +10,7 @@ from shrunk import pair_folder
 from synthetic import labelled
 
 from siamjax import config as configuration
+from siamjax.data import load
 from siamjax.evaluation.subject import _merged, other_subject, own_subject
 from siamjax.types import PairTable
 
@@ -36,7 +37,7 @@ def test_the_runs_own_data_by_split(config, tmp_path):
     names = [f"{part}/{name}" for part in ("train", "val", "test") for name in ("a", "b")]
     with config.unlocked():
         config.data.source, config.data.dir = "folder", str(classes(tmp_path / "in", names))
-    found = own_subject(config)
+    found = own_subject(load(config))
     assert (found.split, len(found.images), found.images.class_names) == (
         "split test",
         6,
@@ -45,22 +46,22 @@ def test_the_runs_own_data_by_split(config, tmp_path):
     assert found.title.endswith(
         "split test: 2 classes, 6 images; classes: all of 2 seen in training"
     )
-    found = own_subject(config, "validation")
+    found = own_subject(load(config), "validation")
     assert found.seen.endswith("they also chose the checkpoint and the thresholds")
-    assert len(own_subject(config, "all").images) == 18
-    assert "training images are among them" in own_subject(config, "all").seen
-    assert own_subject(config, trained=False).seen == "nothing was trained"
+    assert len(own_subject(load(config), "all").images) == 18
+    assert "training images are among them" in own_subject(load(config), "all").seen
+    assert own_subject(load(config), trained=False).seen == "nothing was trained"
 
 
 def test_a_split_that_is_not_there_is_named(config):
     with config.unlocked():
         config.data.source, config.data.glyph_alphabets = "glyphs", (2, 2)
-    assert own_subject(config).split == "split validation"
-    assert "not seen in training" in own_subject(config).seen
+    assert own_subject(load(config)).split == "split validation"
+    assert "not seen in training" in own_subject(load(config)).seen
     with pytest.raises(
         ValueError, match=r"has no test images; it has train, validation \(--split\)"
     ):
-        own_subject(config, "test")
+        own_subject(load(config), "test")
 
 
 def test_omniglots_validation_alphabets_come_first(config, tmp_path):
@@ -69,8 +70,8 @@ def test_omniglots_validation_alphabets_come_first(config, tmp_path):
     classes(root / "images_evaluation", ["ULOG/character01", "Tibetan/character01"])
     with config.unlocked():
         config.data.dir = str(root)
-    assert own_subject(config).images.group_names == ("ULOG",)
-    assert own_subject(config, "test").images.group_names == ("Tibetan",)
+    assert own_subject(load(config)).images.group_names == ("ULOG",)
+    assert own_subject(load(config), "test").images.group_names == ("Tibetan",)
     assert other_subject(config, root).images.group_names == ("ULOG",)
     alone = other_subject(config, root / "images_evaluation")
     assert set(alone.images.group_names) == {"ULOG", "Tibetan"}

@@ -1,24 +1,12 @@
 """The commands embed and explain as a user runs them."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from commands import command
 from PIL import Image
 from untrained import untrained_run
 
 import siamjax
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from absl import flags
 from lake_layout import random_runs
-from shrunk import pair_folder, recipe_file, shrunk
+from shrunk import pair_folder
 
 import siamjax
 from experiments import evaluate
-from siamjax import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    run.train(shrunk(recipe_file("omniglot_fast"), folder), folder, lambda _: None)
-    return folder
+def workdir(trained_run):
+    return trained_run
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,15 @@
 """The command export as a user runs it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
+import commands
 import pytest
 from untrained import untrained_run
 
 import siamjax
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.export", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+command = partial(commands.command, "experiments.export")
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,15 @@
 """The gallery as a user runs it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
 from untrained import untrained_run
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.gallery", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+command = partial(commands.command, "experiments.gallery")
 
 
 @pytest.fixture(scope="module")
