@@ -20,7 +20,8 @@ from siamjax.types import typed
 
 Images = Float[Array, "n h w c"]
 Turns = Int[Array, "n"]
-Augmentation = Callable[..., Array]  # (keys, images, turns=None) -> images
+Maps = Float[Array, "n 2 2"]
+Augmentation = Callable[..., Array]  # (keys, images, turns=None, shared_keys=None) -> images
 
 COMPONENTS = 7  # rotation, two shears, two scales, two translations
 ELASTIC_GRID = (4, 4)  # nodes of the displacement field
@@ -38,6 +39,7 @@ def affine(
     translation: float,
     fill: float = 0.0,
     turns: Turns | None = None,
+    shared: Maps | None = None,
 ) -> Images:
     r"""Affine distortions as in Koch et al.: seven random components, each with a probability.
 
@@ -64,9 +66,12 @@ def affine(
         fill: the value outside the image: what paper is, 1 for black on white.
         turns: `int [n]`, quarter turns counter-clockwise made before the warp, at no cost
             beyond it; square images only.
+        shared: `[n, 2, 2]`, a further linear map of each image (`shared_maps`), made after the
+            turns and before the warp, in the same pass.
 
     Returns:
-        `[n, h, w, c]`, the images' dtype. With probability 0 and no turns, the images exactly.
+        `[n, h, w, c]`, the images' dtype. With probability 0, no turns and no shared map, the
+        images exactly.
 
     Raises:
         ValueError: if there is not one key per image, `shear` is 1 or more, or images that are
@@ -86,7 +91,7 @@ def affine(
     """
     _check(keys, images, shear)
     drawn = _draw(keys, probability, rotation, shear, scale, translation)
-    return _resample(images, *_source(images, drawn), fill, turns)
+    return _resample(images, *_source(images, drawn), fill, turns, shared)
 
 
 @typed
@@ -102,6 +107,7 @@ def affine_elastic(
     elastic: float,
     fill: float = 0.0,
     turns: Turns | None = None,
+    shared: Maps | None = None,
 ) -> Images:
     """`affine`, and a smooth random displacement of every pixel, as strokes vary in handwriting.
 
@@ -122,6 +128,7 @@ def affine_elastic(
         elastic: pixels; with 0 this is `affine`.
         fill: as in `affine`.
         turns: as in `affine`.
+        shared: as in `affine`.
 
     Returns:
         As `affine`.
@@ -138,7 +145,8 @@ def affine_elastic(
     nodes = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 1), (2, *ELASTIC_GRID)))
     field = jax.image.resize(nodes(keys), (len(images), 2, *images.shape[1:3]), "cubic")
     x, y = _source(images, drawn)
-    return _resample(images, x + elastic * field[:, 0], y + elastic * field[:, 1], fill, turns)
+    x, y = x + elastic * field[:, 0], y + elastic * field[:, 1]
+    return _resample(images, x, y, fill, turns, shared)
 
 
 @typed
@@ -170,8 +178,56 @@ def quarter_turns(images: Images, turns: Turns) -> Images:
 
 
 @typed
-def none(keys: Array, images: Images, *, turns: Turns | None = None) -> Images:
+def shared_maps(
+    keys: Array, *, probability: float, shear: float, stretch: float, reflected: float
+) -> Maps:
+    """Linear maps for images that are compared with each other, to warp them all alike.
+
+    A warped alphabet is another alphabet, whose characters are as easy or hard to tell apart: so
+    classes are made that no data set has, beyond the quarter turns of Santoro et al. Each map turns
+    by any angle, shears, stretches one axis as it shrinks the other, and may reflect.
+
+    Args:
+        keys: typed keys `[n]`; equal keys give equal maps.
+        probability: that a map is not the identity.
+        shear: uniform in -shear .. shear.
+        stretch: uniform on a logarithmic scale in 1/stretch .. stretch, for x against y.
+        reflected: share of the maps that are not the identity that reflect.
+
+    Returns:
+        `[n, 2, 2]`, from positions in the result to positions in the image, about its middle.
+
+    References:
+        Santoro et al. 2016, "One-shot Learning with Memory-Augmented Neural Networks", section
+        4.1, for the idea that a turned character is a new one.
+    """
+
+    def one(key: Array) -> Array:
+        chance, angle, slant, wide, mirror = jax.random.uniform(key, (5,))
+        used = chance < probability
+        angle = jnp.where(used, 2 * jnp.pi * angle, 0.0)
+        slant = jnp.where(used, shear * (2 * slant - 1), 0.0)
+        wide = jnp.where(used, stretch ** (2 * wide - 1), 1.0)
+        sign = jnp.where(used & (mirror < reflected), -1.0, 1.0)
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        # R(angle) H(slant) diag(sign wide, 1 / wide), multiplied out.
+        return jnp.stack(
+            [
+                jnp.stack([sign * wide * cos, (slant * cos - sin) / wide]),
+                jnp.stack([sign * wide * sin, (slant * sin + cos) / wide]),
+            ]
+        )
+
+    return jax.vmap(one)(keys)
+
+
+@typed
+def none(
+    keys: Array, images: Images, *, turns: Turns | None = None, shared: Maps | None = None
+) -> Images:
     """The images as they are, but for quarter turns; the keys are not used."""
+    if shared is not None:
+        raise ValueError("config.augment.name none has no shared maps: choose affine")
     return images if turns is None else quarter_turns(images, turns)
 
 
@@ -192,11 +248,11 @@ def from_config(augment: ConfigDict, fill: float) -> Augmentation:
         fill: the value of paper: 1 for black on white, 0 where the images are inverted.
 
     Returns:
-        `(keys, images, turns=None) -> images`, to be called inside the compiled step; `turns` by
-        keyword.
+        `(keys, images, turns=None, shared_keys=None) -> images`, to be called inside the compiled
+        step; images with equal shared keys get the same further map (`shared_maps`).
 
     Raises:
-        ValueError: if there is no augmentation of that name.
+        ValueError: if there is no augmentation of that name, or it can't do what is asked.
 
     Example:
         >>> from siamjax.config import base
@@ -213,9 +269,36 @@ def from_config(augment: ConfigDict, fill: float) -> Augmentation:
         )
     function, names = AUGMENTATIONS[augment.name]
     if function is none:
-        return none
+        if augment.shared:
+            raise ValueError(
+                "config.augment.shared warps images, and config.augment.name none does not: choose"
+                " affine or affine_elastic"
+            )
+        return partial(_alike, none, None)
     options: dict[str, Any] = {name: augment[name] for name in names}
-    return partial(function, **options, fill=fill)
+    maps = partial(
+        shared_maps,
+        probability=augment.shared,
+        shear=augment.shared_shear,
+        stretch=augment.shared_stretch,
+        reflected=augment.shared_reflected,
+    )
+    warp = partial(function, **options, fill=fill)
+    return partial(_alike, warp, maps if augment.shared else None)
+
+
+def _alike(
+    warp: Callable[..., Array],
+    maps: Callable[[Array], Array] | None,
+    keys: Array,
+    images: Array,
+    turns: Array | None = None,
+    shared_keys: Array | None = None,
+) -> Array:
+    """`warp` with the maps that `shared_keys` give, where there are any."""
+    if maps is None or shared_keys is None:
+        return warp(keys, images, turns=turns)
+    return warp(keys, images, turns=turns, shared=maps(shared_keys))
 
 
 # ------------------------------------------------------------------------------------- inside
@@ -271,9 +354,14 @@ def _source(images: Array, drawn: Array) -> tuple[Array, Array]:
     return a * x + b * y, c * x + d * y
 
 
-def _resample(images: Array, x: Array, y: Array, fill: float, turns: Array | None) -> Array:
-    """Reads the images at x, y (from the middle), turned by quarters first."""
+def _resample(
+    images: Array, x: Array, y: Array, fill: float, turns: Array | None, shared: Array | None
+) -> Array:
+    """Reads the images at x, y (from the middle), turned by quarters and then mapped first."""
     h, w = images.shape[1:3]
+    if shared is not None:
+        (a, b), (c, d) = jnp.moveaxis(shared, 0, -1)[..., None, None]
+        x, y = a * x + b * y, c * x + d * y
     if turns is not None:
         _check_square(images)
         cos = jnp.array([1.0, 0.0, -1.0, 0.0])[turns % 4][:, None, None]

@@ -131,7 +131,7 @@ def _renumbered(draw: PairDraw | SetDraw) -> PairDraw | SetDraw:
     if isinstance(draw, PairDraw):
         half = len(index) // 2
         return draw._replace(left=index[:half], right=index[half:])
-    return draw._replace(image_index=index)
+    return draw._replace(index=index.reshape(draw.index.shape))
 
 
 def _pipelined(

@@ -87,6 +87,11 @@ def _augment() -> ConfigDict:
     a.scale = (0.8, 1.2)  # drawn for x and for y
     a.translation = 2.0  # pixels, drawn from -translation .. translation
     a.elastic = 0.0  # affine_elastic: standard deviation of the displacement field, pixels
+    # One map for all images that are compared with each other (a pair, a group): new classes
+    a.shared = 0.0  # probability of it; it turns by any angle
+    a.shared_shear = 0.3  # drawn from -shear .. shear
+    a.shared_stretch = 1.2  # of x against y, drawn from 1/stretch .. stretch
+    a.shared_reflected = 0.5  # share of them that also reflect
     return a
 
 
@@ -196,7 +201,10 @@ POSITIVE = (
     "train.steps", "train.epochs", "train.log_every", "eval.every", "eval.way", "eval.shot",
     "eval.pairs", "checkpoint.every",
 )  # fmt: skip
-SHARES = ("data.holdout", "pairs.turned_groups", "augment.probability")
+SHARES = (
+    "data.holdout", "pairs.turned_groups", "augment.probability", "augment.shared",
+    "augment.shared_reflected",
+)  # fmt: skip
 
 
 def lookup(config: ConfigDict, path: str) -> Any:
@@ -256,6 +264,11 @@ def _structure_faults(config: ConfigDict) -> list[str]:
     if not 0 <= config.augment.shear < 1:
         faults.append(
             f"config.augment.shear must lie in 0..1, 1 left out; got {config.augment.shear!r}"
+        )
+    if not config.augment.shared_stretch >= 1:
+        faults.append(
+            "config.augment.shared_stretch must be at least 1, which is none; got"
+            f" {config.augment.shared_stretch!r}"
         )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")

@@ -4,8 +4,8 @@
 and this library write 1.)
 
 A pair loss takes `(output, same)` of one shape, any shape, and returns that shape. A set loss
-takes the `[n, n]` comparison of every image with every other and returns `[n]`; an image that has
-nothing to be compared with costs 0, and `anchors` tells which to leave out of the average.
+takes the `[n, m]` comparisons of every image with those of its group and returns `[n]`; an image
+that has nothing to be compared with costs 0, and `anchors` tells which to leave out of the average.
 """
 
 from __future__ import annotations
@@ -131,15 +131,15 @@ def contrastive_squared(
 
 
 @typed
-def anchors(same: Bool[Array, "n n"], mask: Bool[Array, "n n"]) -> Bool[Array, "n"]:
+def anchors(same: Bool[Array, "n m"], mask: Bool[Array, "n m"]) -> Bool[Array, "n"]:
     """Which images of a set have both a partner of their class and one of another.
 
     The others cost 0 in a set loss and have no gradient; counted in an average, they would only
     dilute it.
 
     Args:
-        same: `[n, n]`, whether two images are of one class.
-        mask: `[n, n]`, which pairs take part; the diagonal must be False.
+        same: `[n, m]`, whether two images are of one class.
+        mask: `[n, m]`, which pairs take part; an image with itself must not.
     """
     return (mask & same).any(-1) & (mask & ~same).any(-1)
 
@@ -147,8 +147,8 @@ def anchors(same: Bool[Array, "n n"], mask: Bool[Array, "n n"]) -> Bool[Array, "
 @typed
 def triplet(
     output: PairOutput,
-    same: Bool[Array, "n n"],
-    mask: Bool[Array, "n n"],
+    same: Bool[Array, "n m"],
+    mask: Bool[Array, "n m"],
     margin: float = 1.0,
     strategy: str = "hardest",
 ) -> Float[Array, "n"]:
@@ -159,12 +159,12 @@ def triplet(
     - "hardest": the farthest p and the nearest n.
     - "semi_hard": every p, each with the nearest n that is farther than p, or where there is none
       the farthest n; the mean over p.
-    - "all": the mean over every p and n. Compares n^3 triplets: for a few hundred images.
+    - "all": the mean over every p and n. Compares n m^2 triplets: for a few hundred images.
 
     Args:
-        output: `[n, n]` distances, row i those of image i to every image.
-        same: `[n, n]`, whether two images are of one class.
-        mask: `[n, n]`, which pairs take part; the diagonal must be False.
+        output: `[n, m]` distances, row i those of image i to the m images of its group.
+        same: `[n, m]`, whether two images are of one class.
+        mask: `[n, m]`, which pairs take part; an image with itself must not.
         margin: how much farther than p an n has to be.
         strategy: "hardest", "semi_hard" or "all".
 
@@ -231,7 +231,7 @@ def _mean(values: Array, mask: Array) -> Array:
 
 @typed
 def nca(
-    output: PairOutput, same: Bool[Array, "n n"], mask: Bool[Array, "n n"]
+    output: PairOutput, same: Bool[Array, "n m"], mask: Bool[Array, "n m"]
 ) -> Float[Array, "n"]:
     """Softmax over the other images: `-log(sum_same e^s / sum_all e^s)` for each image.
 
@@ -239,9 +239,9 @@ def nca(
     image with no partner of its class, or nothing to tell it from, costs 0.
 
     Args:
-        output: `[n, n]`, row i the comparison of image i with every image.
-        same: `[n, n]`, whether two images are of one class.
-        mask: `[n, n]`, which pairs take part; the diagonal must be False.
+        output: `[n, m]`, row i the comparison of image i with the m images of its group.
+        same: `[n, m]`, whether two images are of one class.
+        mask: `[n, m]`, which pairs take part; an image with itself must not.
 
     Returns:
         `[n]`, at least 0.
@@ -250,12 +250,77 @@ def nca(
         Goldberger et al. 2004, "Neighbourhood Components Analysis", with the log of equation 2
         as in its section 2.2.
     """
-    value = output.value.astype(jnp.float32)
-    score = value if isinstance(output, Logit) else -jnp.square(value)
+    score = _score(output)
     alike = _log_sum_exp(score, mask & same)
     everything = _log_sum_exp(score, mask)
     counted = (mask & same).any(-1)
     return jnp.where(counted, everything - alike, 0.0)
+
+
+@typed
+def supervised_contrastive(
+    output: PairOutput, same: Bool[Array, "n m"], mask: Bool[Array, "n m"]
+) -> Float[Array, "n"]:
+    """As `nca`, but every partner must be near: `mean_same(log(sum_all e^s) - s)`.
+
+    `nca` is content with one near partner of several; this is its bound from above, and equal to it
+    where an image has one partner (N-pair loss, InfoNCE).
+
+    Args:
+        output: `[n, m]`, as in `nca`.
+        same: `[n, m]`, as in `nca`.
+        mask: `[n, m]`, as in `nca`.
+
+    Returns:
+        `[n]`, at least 0.
+
+    References:
+        Khosla et al. 2020, "Supervised Contrastive Learning", equation 2; Sohn 2016, "Improved Deep
+        Metric Learning with Multi-class N-pair Loss Objective", equation 6.
+    """
+    score = _score(output)
+    counted = (mask & same).any(-1)
+    return jnp.where(counted, _log_sum_exp(score, mask) - _mean(score, mask & same), 0.0)
+
+
+@typed
+def prototypical(
+    output: PairOutput, same: Bool[Array, "n m"], mask: Bool[Array, "n m"]
+) -> Float[Array, "n"]:
+    """Softmax over classes, each by the mean of its scores: `-log(e^S_own / sum_classes e^S)`.
+
+    S is the mean score of an image with a class's images, itself left out. For a score linear in
+    the other embedding, as the cosine head's on unit vectors is up to the prototype's length, the
+    mean score is the score of the mean: the class's prototype.
+
+    Args:
+        output: `[n, m]`, as in `nca`; the rows of a group stand together, n is a multiple of m.
+        same: `[n, m]`, as in `nca`.
+        mask: `[n, m]`, as in `nca`.
+
+    Returns:
+        `[n]`, at least 0.
+
+    References:
+        Snell, Swersky, Zemel 2017, "Prototypical Networks for Few-shot Learning", equation 2.
+    """
+    m = same.shape[-1]
+    score = jnp.where(mask, _score(output), 0.0).reshape(-1, m, m)
+    there = mask.reshape(-1, m, m).astype(jnp.float32)
+    classes = same.reshape(-1, m, m).astype(jnp.float32)  # of the columns, as they are the rows
+    count = there @ classes
+    mean = (score @ classes / jnp.maximum(count, 1)).reshape(-1, m)
+    # A class stands in as many columns as it has images there: each counts its share.
+    share = jnp.log(jnp.maximum(count.reshape(-1, m), 1))
+    everything = _log_sum_exp(mean - share, mask)
+    partners = mask & same
+    return jnp.where(partners.any(-1), everything - _mean(mean, partners), 0.0)
+
+
+def _score(output: PairOutput) -> Array:
+    """The logit, or minus the squared distance."""
+    value = output.value.astype(jnp.float32)
+    return value if isinstance(output, Logit) else -jnp.square(value)
 
 
 def _log_sum_exp(score: Array, mask: Array) -> Array:
@@ -272,5 +337,10 @@ PAIR_LOSSES: dict[str, Callable] = {
     "contrastive_half": contrastive_half,
     "contrastive_squared": contrastive_squared,
 }
-SET_LOSSES: dict[str, Callable] = {"nca": nca, "triplet": triplet}
+SET_LOSSES: dict[str, Callable] = {
+    "nca": nca,
+    "prototypical": prototypical,
+    "supervised_contrastive": supervised_contrastive,
+    "triplet": triplet,
+}
 LOSSES: dict[str, Callable] = {**PAIR_LOSSES, **SET_LOSSES}

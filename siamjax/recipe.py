@@ -136,7 +136,7 @@ def build_scheme(config: ConfigDict) -> Callable:
 
 
 def build_augmentation(config: ConfigDict) -> Callable:
-    """The warp, `(keys, images, turns=None) -> images`; what it uncovers is paper."""
+    """The warp, `(keys, images, turns, shared_keys) -> images`; what it uncovers is paper."""
     return augmentation(config.augment, fill=0.0 if config.data.invert else 1.0)
 
 

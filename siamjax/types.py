@@ -171,25 +171,43 @@ class PairDraw(NamedTuple):
         """A number for each image of the whole batch, wherever it is computed."""
         return jnp.concatenate([2 * self.slot, 2 * self.slot + 1])
 
+    @property
+    def shared_slot(self) -> Int32[Array, "n"]:
+        """A number for each image, equal for those that are compared with each other."""
+        return jnp.concatenate([self.slot, self.slot])
+
 
 class SetDraw(NamedTuple):
-    """`n` images, each to be compared with every other one of its group.
+    """`g` groups of `m` images, each image to be compared with every other one of its group.
 
     Attributes:
-        image_index: `int32 [n]`, into the images.
-        label: `int32 [n]`, equal for images of one class.
-        group: `int32 [n]`, equal for images that are compared with each other.
-        turns: `int32 [n]`, quarter turns to rotate each image by.
-        weight: `float32 [n]`, 0 for padding.
-        image_slot: `int32 [n]`, each image's place in the whole batch over all devices.
+        index: `int32 [g, m]`, into the images.
+        label: `int32 [g, m]`, equal for images of one class.
+        turns: `int32 [g, m]`, quarter turns to rotate each image by.
+        weight: `float32 [g, m]`, 0 for padding.
+        slot: `int32 [g, m]`, each image's place in the whole batch over all devices.
     """
 
-    image_index: Int32[Array, "n"]
-    label: Int32[Array, "n"]
-    group: Int32[Array, "n"]
-    turns: Int32[Array, "n"]
-    weight: Float[Array, "n"]
-    image_slot: Int32[Array, "n"]
+    index: Int32[Array, "g m"]
+    label: Int32[Array, "g m"]
+    turns: Int32[Array, "g m"]
+    weight: Float[Array, "g m"]
+    slot: Int32[Array, "g m"]
+
+    @property
+    def image_index(self) -> Int32[Array, "n"]:
+        """All images, group after group."""
+        return self.index.reshape(-1)
+
+    @property
+    def image_slot(self) -> Int32[Array, "n"]:
+        """The slots of `image_index`."""
+        return self.slot.reshape(-1)
+
+    @property
+    def shared_slot(self) -> Int32[Array, "n"]:
+        """A number for each image, equal for those of a group: the slot of its first."""
+        return jnp.broadcast_to(self.slot[:, :1], self.slot.shape).reshape(-1)
 
 
 @jax.tree_util.register_dataclass

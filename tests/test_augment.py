@@ -25,7 +25,7 @@ def drawn(theta=0.0, rho=(0.0, 0.0), scale=(1.0, 1.0), shift=(0.0, 0.0)):
 
 @jax.jit
 def _warp(batch, components, fill, turns):
-    return augment._resample(batch, *augment._source(batch, components), fill, turns)
+    return augment._resample(batch, *augment._source(batch, components), fill, turns, None)
 
 
 def warp(image, fill=0.0, turns=None, **components):
@@ -289,3 +289,48 @@ def test_rectangles_are_not_turned():
             keys(2),
             images(2),
         )
+
+
+def test_shared_maps_turn_shear_stretch_and_reflect_but_keep_the_area():
+    same_key = jax.random.key(3)
+    options = {"probability": 1.0, "shear": 0.3, "stretch": 1.2, "reflected": 0.5}
+    maps = np.asarray(augment.shared_maps(keys(400), **options))
+    area = np.linalg.det(maps)
+    np.testing.assert_allclose(np.abs(area), 1, rtol=1e-5)
+    assert 0.4 < (area < 0).mean() < 0.6
+    angle = np.arctan2(maps[:, 1, 0], maps[:, 0, 0]) % (2 * np.pi)
+    assert np.histogram(angle, 4, (0, 2 * np.pi))[0].min() > 60
+    wide = np.linalg.norm(maps[:, :, 0], axis=1)
+    assert 1 / 1.2 - 1e-5 <= wide.min() < 0.86
+    assert 1.16 < wide.max() <= 1.2 + 1e-5
+    alike = augment.shared_maps(jnp.stack([same_key, same_key]), **options)
+    np.testing.assert_array_equal(alike[0], alike[1])
+    never = augment.shared_maps(keys(5), **options | {"probability": 0.0})
+    np.testing.assert_allclose(never, np.broadcast_to(np.eye(2), (5, 2, 2)), atol=1e-7)
+
+
+def test_a_shared_map_is_applied_to_the_image_before_its_own_warp():
+    batch = images(2, h=9, w=9)
+    quarter = jnp.array([[[0.0, -1.0], [1.0, 0.0]]] * 2)  # reads where a quarter turn reads
+    still = dict(KOCH, probability=0.0)
+    mapped = augment.affine(keys(2), batch, **still, shared=quarter)
+    turned = augment.affine(keys(2), batch, **still, turns=jnp.array([1, 1]))
+    np.testing.assert_allclose(mapped, turned, atol=1e-5)
+    warped = augment.affine(keys(2), batch, **KOCH, probability=1.0, shared=quarter)
+    alone = augment.affine(keys(2), mapped, **KOCH, probability=1.0)
+    np.testing.assert_allclose(warped, alone, atol=1e-4)
+
+
+def test_shared_needs_a_warp_and_acts_by_its_keys():
+    config = base().augment
+    config.shared = 1.0
+    with pytest.raises(ValueError, match=r"config\.augment\.shared .* choose\s+affine"):
+        augment.from_config(config, fill=0.0)
+    config.name, config.probability = "affine", 0.0
+    warp = augment.from_config(config, fill=0.0)
+    batch = jnp.repeat(images(1), 3, 0)
+    first, other = jax.random.split(jax.random.key(0))
+    a, b, c = warp(keys(3), batch, None, jnp.stack([first, first, other]))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 0.1
+    np.testing.assert_array_equal(warp(keys(3), batch), batch)

@@ -85,6 +85,7 @@ def test_an_image_finds_itself_whatever_its_kind(gallery, people):
 OPTIONS = {
     "cosine": {}, "euclidean": {"midpoint": 3.0}, "euclidean_dense": {},
     "euclidean_norm_dense": {}, "weighted_l1": {}, "l1_mlp": {"hidden": 4, "activation": "relu"},
+    "relational": {"embedding": 4, "grid": 2, "channels": 1, "hidden": 3},
 }  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def test_every_head_ranks_as_it_compares(head, people):
         assert (np.diff(expected[order]) <= 1e-6).all()
         assert [match.same for match in answer.matches] == [s >= 0.5 for s in found]
     product = nearest(comparator, gallery.embeddings)
-    assert (product is not None) == (head in ("cosine", "euclidean"))
+    assert (product is not None) == (head in ("cosine", "euclidean", "relational"))
 
 
 @pytest.mark.parametrize("head", ["cosine", "euclidean", "weighted_l1"])

@@ -71,21 +71,67 @@ def nca_by_loops(score, same, mask):
     return result
 
 
+def supervised_contrastive_by_loops(score, same, mask):
+    result = np.zeros(len(score))
+    for i in range(len(score)):
+        partners = [j for j in range(len(score)) if mask[i, j] and same[i, j]]
+        total = sum(np.exp(score[i, j]) for j in range(len(score)) if mask[i, j])
+        if partners:
+            result[i] = np.mean([np.log(total) - score[i, j] for j in partners])
+    return result
+
+
+def prototypical_by_loops(score, same, mask):
+    result = np.zeros(len(score))
+    labels = [int(np.flatnonzero(row)[0]) for row in same]
+    for i in range(len(score)):
+        members = {}
+        for j in np.flatnonzero(mask[i]):
+            members.setdefault(labels[j], []).append(score[i, j])
+        mean = {label: np.mean(values) for label, values in members.items()}
+        if labels[i] in mean:
+            result[i] = np.log(sum(np.exp(s) for s in mean.values())) - mean[labels[i]]
+    return result
+
+
+SOFTMAX = {
+    "nca": nca_by_loops,
+    "prototypical": prototypical_by_loops,
+    "supervised_contrastive": supervised_contrastive_by_loops,
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
 @pytest.mark.parametrize("seed", range(3))
-def test_nca_equals_a_slow_loop(seed):
+def test_softmax_losses_equal_slow_loops(seed, name):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, 8)
     same = labels[:, None] == labels
     mask = (rng.random((8, 8)) < 0.6) & ~np.eye(8, dtype=bool)
     value = rng.normal(size=(8, 8)).astype(np.float32)
     for output, score in ((Logit, value), (Distance, -(value**2))):
-        got = losses.nca(output(jnp.asarray(value)), jnp.asarray(same), jnp.asarray(mask))
-        np.testing.assert_allclose(got, nca_by_loops(score, same, mask), rtol=2e-5, atol=1e-6)
+        got = losses.LOSSES[name](output(jnp.asarray(value)), jnp.asarray(same), jnp.asarray(mask))
+        np.testing.assert_allclose(got, SOFTMAX[name](score, same, mask), rtol=2e-5, atol=2e-6)
 
 
-def test_nca_without_partners_costs_nothing_and_its_gradient_is_zero():
-    nobody = jnp.zeros((4, 4), bool)
-    gradient = jax.grad(lambda v: losses.nca(Logit(v), nobody, nobody).sum())(jnp.ones((4, 4)))
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_softmax_losses_of_groups_are_those_of_each_group(name):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (2, 6))
+    same = jnp.asarray(labels[:, :, None] == labels[:, None, :]).reshape(12, 6)
+    mask = jnp.tile(~jnp.eye(6, dtype=bool), (2, 1))
+    value = jnp.asarray(rng.normal(size=(12, 6)), jnp.float32)
+    both = losses.LOSSES[name](Logit(value), same, mask)
+    each = [
+        losses.LOSSES[name](Logit(value[s]), same[s], mask[s]) for s in np.split(np.arange(12), 2)
+    ]
+    np.testing.assert_allclose(both, jnp.concatenate(each), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_softmax_losses_without_partners_cost_nothing_and_have_no_gradient(name):
+    nobody, loss = jnp.zeros((4, 4), bool), losses.LOSSES[name]
+    gradient = jax.grad(lambda v: loss(Logit(v), nobody, nobody).sum())(jnp.ones((4, 4)))
     np.testing.assert_array_equal(gradient, np.zeros((4, 4)))
 
 

@@ -24,9 +24,10 @@ RNG = np.random.default_rng(0)
 SIDE = {"koch": 65, "vgg": 32, "resnet_v2": 32}
 INITS = {"mlp": "glorot", "small_cnn": "glorot", "vgg": "kaiming", "resnet_v2": "keras"}
 NONNEGATIVE = ("weighted_l1", "euclidean_dense", "euclidean_norm_dense", "l1_mlp")
+RELATIONAL = {"embedding": 4, "grid": 2, "channels": 1, "hidden": 3}  # for 8 numbers
 CASES = [
     *((tower, "euclidean", {}) for tower in TOWERS if tower != "mlp"),
-    *(("mlp", head, {}) for head in HEADS),
+    *(("mlp", head, RELATIONAL if head == "relational" else {}) for head in HEADS),
     *(("mlp", head, {"nonnegative": False}) for head in NONNEGATIVE),
     ("mlp", "l1_mlp", {"activation": "relu"}),
 ]

@@ -14,6 +14,7 @@ from siamjax.models.heads import (
 )
 from siamjax.models.koch import Koch
 from siamjax.models.mlp import Mlp
+from siamjax.models.relational import Relational
 from siamjax.models.resnet import ResNetV2
 from siamjax.models.siamese import Siamese
 from siamjax.models.small_cnn import SmallCnn
@@ -34,6 +35,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "euclidean_dense": EuclideanDense,
     "euclidean_norm_dense": EuclideanNormDense,
     "l1_mlp": L1Mlp,
+    "relational": Relational,
     "weighted_l1": WeightedL1,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
@@ -42,10 +43,23 @@ class Siamese(nn.Module):
         return self.compare(both[:b], both[b:], train=train)
 
     @typed
-    def all_pairs(self, images: Num[AnyArray, "n h w c"], *, train: bool = False) -> PairOutput:
-        """Every image with every image: `[n, n]` comparisons for `n` runs of the tower."""
-        z = self.embed(images, train=train)
-        return self.compare(z[:, None], z[None, :], train=train)
+    def all_pairs(
+        self, images: Num[AnyArray, "n h w c"], *, groups: int = 1, train: bool = False
+    ) -> PairOutput:
+        """Every image with the m of its group: `[n, m]` comparisons for `n` runs of the tower.
+
+        Args:
+            images: group after group, `n = groups * m`.
+            groups: of equal size.
+            train: as for the tower.
+        """
+        z = self.embed(images, train=train).reshape(groups, len(images) // groups, -1)
+        among = getattr(self.head, "among", None)  # of a head that has a quicker way for one set
+        if among is not None:
+            output = among(z, train=train)
+        else:
+            output = self.compare(z[:, :, None], z[:, None, :], train=train)
+        return jax.tree.map(lambda value: value.reshape(len(images), -1), output)
 
     @typed
     def embed(

@@ -54,7 +54,9 @@ class SmallResNet(nn.Module):
     Attributes:
         initial: only "he" (He/LeCun normal kernels, zero biases).
         width: channels of the stem; the blocks have 1, 2 and 4 times as many.
-        embedding: size of the output.
+        embedding: size of the output, or of its first part.
+        tokens: channels of the local features that follow: the last map, 4x4 at 35x35, through a
+            linear layer, place after place; 0 for none. The head `relational` reads them.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
     """
@@ -62,13 +64,14 @@ class SmallResNet(nn.Module):
     initial: str = "he"
     width: int = 48
     embedding: int = 256
+    tokens: int = 0
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
     @nn.compact
     @typed
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n d"]:
-        """Images in 0..1, `[n, h, w, c]`, to embeddings `[n, embedding]`."""
+        """Images in 0..1, `[n, h, w, c]`, to embeddings `[n, embedding + places * tokens]`."""
         if self.initial != "he":
             raise ValueError(f"small_resnet knows init he; got {self.initial!r}")
         block = functools.partial(ResidualBlock, axis=self.axis, dtype=self.dtype)
@@ -84,5 +87,8 @@ class SmallResNet(nn.Module):
         x = max_pool(block(self.width, name="block1")(x, train=train))
         x = max_pool(block(2 * self.width, name="block2")(x, train=train))
         x = block(4 * self.width, name="block3")(x, train=train)
-        x = x.reshape(x.shape[0], -1)
-        return nn.Dense(self.embedding, dtype=self.dtype, name="dense")(x)
+        z = nn.Dense(self.embedding, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1))
+        if not self.tokens:
+            return z
+        local = nn.Dense(self.tokens, dtype=self.dtype, name="tokens")(x)
+        return jnp.concatenate([z, local.reshape(x.shape[0], -1)], -1)

@@ -14,8 +14,7 @@ from siamjax.models import Siamese
 from siamjax.training.objective import Objective
 from siamjax.training.paths import named_leaves
 from siamjax.training.state import TrainState
-from siamjax.training.step import Data, forward, prepare
-from siamjax.types import PairDraw
+from siamjax.training.step import Data, comparing, forward, prepare
 
 
 def first_bad_module(
@@ -40,10 +39,10 @@ def first_bad_module(
             {"params": state.params, "batch_stats": state.batch_stats},
             images,
             train=True,
-            method="pairs" if isinstance(draw, PairDraw) else "all_pairs",
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=True,
             rngs={"dropout": key},
+            **comparing(draw),
         )
         outputs = _in_order(captured["intermediates"])
         paths[:] = [path for path, _ in outputs]  # in the order of calls, which a dict would lose

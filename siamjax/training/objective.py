@@ -54,8 +54,8 @@ class Objective:
     def weight(self, draw: PairDraw | SetDraw) -> Array:
         """How much each example counts, `[m]`: 0 for padding, and for what a loss can't use."""
         if isinstance(draw, PairDraw) or not self.over_sets:
-            return draw.weight
-        return draw.weight * anchors(*comparisons(draw))
+            return draw.weight.reshape(-1)
+        return draw.weight.reshape(-1) * anchors(*comparisons(draw))
 
     def penalty(self, params: Any) -> Array:
         """The sum of the L2 penalties, `[]`."""
@@ -72,14 +72,15 @@ class Objective:
 
 
 def comparisons(draw: SetDraw) -> tuple[Array, Array]:
-    """Which pairs of a set are of one class, and which take part: both `bool [n, n]`.
+    """Which pairs of a set are of one class, and which take part: both `bool [n, m]`.
 
-    An image takes part with every other image of its group, itself excluded.
+    A row for each of the n = g m images, against the m images of its own group; it takes part
+    with all of them but itself.
     """
-    there = draw.weight > 0
-    same = draw.label[:, None] == draw.label[None, :]
-    mask = (draw.group[:, None] == draw.group[None, :]) & there[:, None] & there[None, :]
-    return same, mask & ~jnp.eye(len(draw.label), dtype=bool)
+    there, m = draw.weight > 0, draw.label.shape[1]
+    same = draw.label[:, :, None] == draw.label[:, None, :]
+    mask = there[:, :, None] & there[:, None, :] & ~jnp.eye(m, dtype=bool)
+    return same.reshape(-1, m), mask.reshape(-1, m)
 
 
 def _rows(values: Array, mask: Array) -> Array:

@@ -105,9 +105,8 @@ def in_batch(
     which = _distinct(key_group, jnp.asarray(available), groups) % available
     one = partial(_one_group, table, classes, images_per_class, turned)
     label, index, weight, turns = jax.vmap(one)(random.split(key_slots, groups), which)
-    slot = jnp.broadcast_to(jnp.arange(groups)[:, None, None], index.shape)
-    number = jnp.arange(index.size)
-    return SetDraw(*(a.reshape(-1) for a in (index, label, slot, turns, weight, number)))
+    slot = jnp.arange(index.size)
+    return SetDraw(*(a.reshape(groups, -1) for a in (index, label, turns, weight, slot)))
 
 
 def _one_group(
@@ -219,7 +218,7 @@ def from_table(key: Array, step: Array | int, table: PairRows, *, pairs: int) ->
 
 
 def share(draw: Draw, part: Array | int, parts: int) -> Draw:
-    """The `part`-th of `parts` equal, contiguous shares of a draw."""
+    """The `part`-th of `parts` equal, contiguous shares of a draw: of its pairs or its groups."""
     size = len(draw.weight) // parts
     cut = partial(lax.dynamic_slice_in_dim, start_index=part * size, slice_size=size)
     return jax.tree.map(cut, draw)

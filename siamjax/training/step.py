@@ -38,6 +38,7 @@ class Data(NamedTuple):
     table: Any
 
 
+SHARED = 2**31  # no image's slot: the number of the key that compared images share
 Sums = dict[str, Array]
 Step = Callable[[TrainState, Data], tuple[TrainState, Sums]]
 
@@ -56,7 +57,7 @@ def make_train_step(
     Args:
         model: tower and head.
         scheme: `(key, step, table) -> draw` of the whole batch.
-        augment: `(keys [n], images [n, h, w, c], turns=[n] or None) -> images`.
+        augment: `(keys [n], images [n, h, w, c], turns [n] or None, shared_keys [n]) -> images`.
         objective: loss and penalties.
         optimizer: of optax.
         axis: name of the device axis the step is mapped over, or None on one device.
@@ -121,12 +122,14 @@ def prepare(
         draw = share(draw, part, lax.axis_size(axis))
         key_dropout = jax.random.fold_in(key_dropout, part)
     # One key per image of the whole batch: the warps do not depend on the number of devices.
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key_warp, draw.image_slot)
+    fold_each = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = fold_each(key_warp, draw.image_slot)
+    shared_keys = fold_each(jax.random.fold_in(key_warp, SHARED), draw.shared_slot)
     images = data.images[draw.image_index]
     if images.dtype == jnp.uint8:
         images = images.astype(jnp.float32) / 255
-    turns = draw.turns if isinstance(draw, SetDraw) else None
-    return draw, augment(keys, images, turns=turns), key_dropout
+    turns = draw.turns.reshape(-1) if isinstance(draw, SetDraw) else None
+    return draw, augment(keys, images, turns, shared_keys), key_dropout
 
 
 def forward(
@@ -142,11 +145,18 @@ def forward(
         {"params": params, "batch_stats": batch_stats},
         images,
         train=True,
-        method="pairs" if isinstance(draw, PairDraw) else "all_pairs",
         mutable=["batch_stats"],
         rngs={"dropout": key_dropout},
+        **comparing(draw),
     )
     return output, updated.get("batch_stats", {})
+
+
+def comparing(draw: PairDraw | SetDraw) -> dict[str, Any]:
+    """The method of `Siamese` that compares what a draw wants compared, with its arguments."""
+    if isinstance(draw, PairDraw):
+        return {"method": "pairs"}
+    return {"method": "all_pairs", "groups": len(draw.weight)}
 
 
 def _sum(tree: Any, axis: str | None) -> Any:

@@ -56,11 +56,11 @@ def test_in_batch_draws_distinct_images_of_distinct_classes_of_one_group():
     for draw in draws(scheme):
         assert draw.weight.sum() == 18
         for slot in (0, 1):
-            mine = draw.image_index[draw.group == slot]
+            mine = draw.index[slot]
             assert len(set(mine.tolist())) == 9
             assert np.bincount(DATA.labels[mine]).max() == 3
             assert len(set(DATA.groups[mine].tolist())) == 1
-        np.testing.assert_array_equal(draw.label, DATA.labels[draw.image_index])
+        np.testing.assert_array_equal(draw.label, DATA.labels[draw.index])
         assert set(DATA.groups[draw.image_index]) == {0, 1}
 
 
@@ -68,13 +68,13 @@ def test_in_batch_gives_weight_0_to_what_is_not_there():
     # 4 classes of a group and 5 images of a class exist; 6 and 7 are asked for.
     (draw,) = draws(partial(schemes.in_batch, pairs=21, groups=1, images_per_class=7), 1)
     assert float(draw.weight.sum()) == 4 * 5
-    there = np.asarray(draw.image_index)[np.asarray(draw.weight) > 0]
+    there = np.asarray(draw.index)[np.asarray(draw.weight) > 0]
     assert len(set(there.tolist())) == 20
 
 
 def test_turned_groups_turn_as_a_whole_and_as_often_as_asked():
     scheme = partial(schemes.in_batch, pairs=8, groups=2, images_per_class=2, turned=0.75)
-    turns = np.array([draw.turns.reshape(2, 8) for draw in draws(scheme, 300)]).reshape(600, 8)
+    turns = np.array([draw.turns for draw in draws(scheme, 300)]).reshape(600, 8)
     assert (turns == turns[:, :1]).all()
     share = np.bincount(turns[:, 0], minlength=4) / 600
     np.testing.assert_allclose(share, [0.25] * 4, atol=0.06)

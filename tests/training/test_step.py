@@ -51,7 +51,7 @@ def augmentation():
     return from_config(config, fill=0.0)
 
 
-def no_augmentation(keys, images, turns):
+def no_augmentation(keys, images, turns, shared_keys):
     return images
 
 
