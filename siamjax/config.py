@@ -144,6 +144,8 @@ def _optimizer() -> ConfigDict:
     z.groups = ()  # ((path pattern, learning rate or None, momentum or None), ...)
     z.frozen = ()  # path patterns of parameters that do not train and cost no optimiser memory
     z.clip_norm = placeholder(float)  # clip the global norm of the gradient; None: never
+    # decay of a running mean of the weights, which validation and `best` use; 0: the weights
+    z.average = 0.0
     z.accumulate = 1  # steps whose gradients are averaged into one update
     return z
 
@@ -203,7 +205,7 @@ POSITIVE = (
 )  # fmt: skip
 SHARES = (
     "data.holdout", "pairs.turned_groups", "augment.probability", "augment.shared",
-    "augment.shared_reflected",
+    "augment.shared_reflected", "optimizer.average",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from siamjax.evaluation.decision import DecisionCard
 from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
 from siamjax.models import Siamese
+from siamjax.training.average import averaged
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.feed import Feed
 from siamjax.training.optimizer import Patience, Plateau, with_rate_scale
@@ -170,7 +171,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
             if plan.due(at, plan.log) or interruption.requested:
                 _log(run, window, state, log, at)
             if plan.due(at, plan.evaluate):
-                figures = _validate(run, devices.get(state), log, store, at, progress)
+                figures = _validate(run, averaged(devices.get(state)), log, store, at, progress)
                 state = _slow_down(run, state, figures, progress)
                 window.restart_clock()
                 if run.patience.update(float(figures[run.metric])):

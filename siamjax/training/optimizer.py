@@ -25,6 +25,7 @@ import optax
 from jax import Array
 
 from siamjax.config import ConfigDict
+from siamjax.training.average import keep_average
 from siamjax.training.paths import check_patterns, named_leaves
 
 OPTIMIZERS = ("adam", "adamw", "keras_adam", "sgd", "keras_sgd", "rmsprop")
@@ -57,6 +58,8 @@ def create_optimizer(
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     if config.accumulate > 1:
         optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
+    if config.average:
+        optimizer = optax.chain(optimizer, keep_average(config.average))
     return _checked(optimizer, [pattern for pattern, _, _ in groups])
 
 

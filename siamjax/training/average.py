@@ -1,0 +1,70 @@
+"""A running mean of the weights, which validates better than the weights while they still move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from siamjax.training.paths import merge, named_leaves
+from siamjax.training.state import TrainState
+
+
+class AverageState(NamedTuple):
+    """Updates made, `int32 []`, and the mean of the parameters that train."""
+
+    count: Array
+    mean: Any
+
+
+def keep_average(decay: float) -> optax.GradientTransformation:
+    """Leaves the updates alone and keeps `mean = d mean + (1 - d) params` after each.
+
+    d rises to `decay` as `(1 + t) / (10 + t)`, so that the start is soon forgotten. It goes last in
+    a chain, where the updates are what is added to the parameters.
+
+    Args:
+        decay: in 0..1, 1 left out; 0.999 looks back about 1,000 updates.
+
+    References:
+        Polyak, Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging", for the
+        idea; the exponential form and its warm-up are TensorFlow's ExponentialMovingAverage.
+    """
+
+    def init(params: Any) -> AverageState:
+        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        d = jnp.minimum(decay, (1 + state.count) / (10 + state.count))
+        new = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda m, w: d * m + (1 - d) * w, state.mean, new)
+        return updates, AverageState(state.count + 1, mean)
+
+    return optax.GradientTransformation(init, update)
+
+
+def averaged(state: TrainState) -> TrainState:
+    """The state with the mean in place of the weights, where the optimiser keeps one."""
+    nodes = jax.tree.leaves(state.opt_state, is_leaf=lambda n: isinstance(n, AverageState))
+    means = [node.mean for node in nodes if isinstance(node, AverageState)]
+    if not means:
+        return state
+    trained = {path for path, _ in named_leaves(means[0])}
+    return replace(state, params=merge(means[0], _without(state.params, trained)))
+
+
+def _without(tree: dict[str, Any], paths: set[str], path: str = "") -> dict[str, Any]:
+    left = {}
+    for name, value in tree.items():
+        here = f"{path}/{name}" if path else name
+        if isinstance(value, dict):
+            inner = _without(value, paths, here)
+            if inner:
+                left[name] = inner
+        elif here not in paths:
+            left[name] = value
+    return left
