@@ -293,7 +293,7 @@ def summary(validated: Validated) -> str:
 
 
 def _save(run: Run, state: TrainState, store: CheckpointStore) -> None:
-    if store.step(LATEST) != int(state.step):
+    if store.newest(LATEST) != int(state.step):
         store.save(LATEST, state, run.about | {"progress": run.progress()})
 
 
