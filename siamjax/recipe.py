@@ -42,6 +42,9 @@ from siamjax.training.state import TrainState, create_state
 from siamjax.training.step import make_train_step
 from siamjax.types import DataSplits, PairTable
 
+# Whose versions decide the numbers of a run, or whether its files can be read.
+PACKAGES = "siamjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
+
 
 def validate(config: ConfigDict) -> None:
     """Checks a config against everything that has a name.
@@ -329,5 +332,5 @@ def describe(config: ConfigDict, splits: DataSplits) -> dict[str, Any]:
             "notes": list(splits.notes),
             "fingerprint": splits.fingerprint,
         },
-        "versions": {name: version(name) for name in ("siamjax", "jax", "flax", "optax")},
+        "versions": {name: version(name) for name in PACKAGES},
     }

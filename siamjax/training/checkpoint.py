@@ -15,7 +15,9 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,26 @@ class CheckpointStore:
             if error is None:
                 raise
             error.add_note(str(unsaved))  # what came first is what the user has to know
+
+
+@contextmanager
+def described(what: str) -> Iterator[None]:
+    """Turns what a strange description breaks into a sentence.
+
+    Args:
+        what: the checkpoint, for the sentence.
+
+    Raises:
+        CheckpointError: for a description that lacks something or has another shape.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        missing = f"it has no {error}" if isinstance(error, KeyError) else _short(error)
+        raise CheckpointError(
+            f"{what} does not describe a run as siamjax saves it ({missing}): it was made or"
+            " changed by another program, or by another version"
+        ) from error
 
 
 def _delete(folder: Path) -> None:

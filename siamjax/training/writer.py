@@ -95,7 +95,7 @@ class MetricsLog:
         """
         kept = [row for row in self.rows() if row["step"] <= step]
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
-        _replace(self.path, text)
+        replace_file(self.path, text)
         self._file.close()
         self._file = open(self.path, "ab")
         self._restart_clock(kept)
@@ -117,7 +117,7 @@ class MetricsLog:
         self.close()
 
     def _restart_clock(self, rows: list[dict[str, Any]]) -> None:
-        elapsed = rows[-1]["time"] if rows else 0.0
+        elapsed = rows[-1].get("time") or 0.0 if rows else 0.0
         self._start = time.monotonic() - elapsed
 
 
@@ -198,7 +198,7 @@ def write_train_curves(
     """
     text = "[train_loss]\n" + "".join(f"{float(x):.4f}," for x in losses)
     text += "\n[valid_accs]\n" + "".join(f"{float(x):.2f}," for x in accuracies)
-    _replace(Path(path), text)
+    replace_file(Path(path), text)
 
 
 class Progress:
@@ -300,7 +300,7 @@ class Progress:
         if not self._recent or self._recent[0][1] >= step or step >= self._total:
             return None
         before, first = self._recent[0]
-        return (self._total - step) * (now - before) / (step - first)
+        return (self._total - step) * max(0.0, now - before) / (step - first)
 
     def _flush(self, now: float) -> None:
         if self._pending:
@@ -371,7 +371,7 @@ def _plain(value: Any) -> Figure:
     return number if math.isfinite(number) else None
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
     unfinished = path.with_name(path.name + ".partial")
     with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
