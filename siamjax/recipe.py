@@ -30,6 +30,7 @@ from siamjax.losses import LOSSES, PAIR_LOSSES, SET_LOSSES
 from siamjax.models import HEADS, TOWERS, Siamese
 from siamjax.models.pretrained import KINDS, import_weights
 from siamjax.training.diagnosis import first_bad_module
+from siamjax.training.doctor import Doctor, examiner
 from siamjax.training.features import split_model
 from siamjax.training.feed import Feed
 from siamjax.training.loop import Plan, Run, steps_per_dispatch
@@ -213,7 +214,20 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         ),
         plateau_metric=config.optimizer.plateau_metric,
         front=front,
+        doctor=build_doctor(config, examiner(model, scheme, augment, objective, frozen)),
     )
+
+
+def build_doctor(config: ConfigDict, examine: Callable) -> Doctor | None:
+    """The doctor of `config.train.doctor`, who knows what the config can do about a finding."""
+    if not config.train.doctor:
+        return None
+    remedy = (
+        "use --config.model.init=he"
+        if config.model.init in ("paper", "seed")
+        else "look at pairs.png whether they differ to the eye, or use another config.model.tower"
+    )
+    return Doctor(examine, config.optimizer.learning_rate, remedy)
 
 
 def frozen_front(

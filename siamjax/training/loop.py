@@ -23,6 +23,7 @@ from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
 from siamjax.models import Siamese
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.doctor import Doctor
 from siamjax.training.feed import Feed
 from siamjax.training.optimizer import Patience, Plateau, with_rate_scale
 from siamjax.training.parallel import Devices
@@ -101,6 +102,7 @@ class Run:
             encoder go on from there; else None.
         best: the best value so far, or None.
         card: of the latest validation.
+        doctor: examines the state at the start and at each validation; None for none.
         on_validation: called after each.
     """
 
@@ -123,6 +125,7 @@ class Run:
     front: Siamese | None = None
     best: float | None = None
     card: DecisionCard | None = None
+    doctor: Doctor | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
 
     def progress(self) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class Run:
             "card": None if self.card is None else self.card.to_dict(),
             "patience": self.patience.state(),
             "plateau": self.plateau.state(),
+            "doctor": None if self.doctor is None else self.doctor.state(),
         }
 
     def restore(self, state: TrainState, progress: dict[str, Any]) -> None:
@@ -140,6 +144,8 @@ class Run:
         self.card = None if progress["card"] is None else DecisionCard.from_dict(progress["card"])
         self.patience.restore(progress["patience"])
         self.plateau.restore(progress["plateau"])
+        if self.doctor is not None:
+            self.doctor.restore(progress.get("doctor"))
 
 
 def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
@@ -158,6 +164,8 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     programs: dict[int, Callable] = {}
     window = _Window(run)
     with Interruption() as interruption, Progress(plan.total, at) as progress:
+        if at == 0:
+            _examine(run, devices.get(state), data, log, at, progress)
         while at < plan.total and not (interruption.requested or run.patience.exhausted):
             size = plan.size(at)
             if size not in programs:
@@ -171,6 +179,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
                 _log(run, window, state, log, at)
             if plan.due(at, plan.evaluate):
                 figures = _validate(run, devices.get(state), log, store, at, progress)
+                _examine(run, devices.get(state), data, log, at, progress, figures)
                 state = _slow_down(run, state, figures, progress)
                 window.restart_clock()
                 if run.patience.update(float(figures[run.metric])):
@@ -271,6 +280,25 @@ def _validate(
         store.save(BEST, state, run.about | {"progress": run.progress()})
     run.on_validation(log, validated)
     return validated.figures
+
+
+def _examine(
+    run: Run,
+    state: TrainState,
+    data: Data,
+    log: MetricsLog,
+    at: int,
+    progress: Progress,
+    validated: dict[str, Any] | None = None,
+) -> None:
+    """Lets the doctor look, and says what is new."""
+    if run.doctor is None:
+        return
+    auc = None if validated is None else float(validated["auc"])
+    figures, findings = run.doctor.look(at, state, run.devices.get(data), auc)
+    log.write(at, "doctor", figures, epoch=at / run.plan.epoch)
+    for finding in findings:
+        progress.say(f"step {at}, something is wrong: {finding}")
 
 
 def _slow_down(run: Run, state: Any, figures: dict[str, Any], progress: Progress) -> Any:
