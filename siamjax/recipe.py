@@ -139,6 +139,19 @@ def build_scheme(config: ConfigDict) -> Callable:
     return scheme
 
 
+def without_chance(config: ConfigDict, steps: int) -> ConfigDict:
+    """A copy of a config for so many steps without warps and dropout, at one learning rate."""
+    still = config.copy_and_resolve_references()
+    with still.unlocked():
+        still.pairs.turned_groups, still.augment.name = 0.0, "none"
+        still.train.update(mode="iterations", steps=steps, doctor=True)
+        still.optimizer.update(schedule="constant", warmup_steps=0)
+        for kind, module in (("tower", TOWERS[still.model.tower]), ("head", HEADS[still.model.head])):
+            if "dropout" in _options(module):
+                still.model[f"{kind}_options"].dropout = 0.0
+    return still
+
+
 def build_augmentation(config: ConfigDict) -> Callable:
     """The warp, `(keys, images, turns=None) -> images`; what it uncovers is paper."""
     return augmentation(config.augment, fill=0.0 if config.data.invert else 1.0)
@@ -154,8 +167,13 @@ def build_objective(config: ConfigDict) -> Objective:
     return Objective(o.loss, loss, o.loss in SET_LOSSES, tuple(o.l2))
 
 
-def assemble(config: ConfigDict, splits: DataSplits) -> Run:
+def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) -> Run:
     """Everything a fresh training run needs.
+
+    Args:
+        config: of the recipe.
+        splits: of its source.
+        one_batch: draw the first step's images and pairs at every step.
 
     Raises:
         ValueError: if the config does not fit the data or the devices.
@@ -169,6 +187,8 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     objective = build_objective(config)
     optimizer = create_optimizer(config.optimizer, total, feed.epoch)
     scheme = build_scheme(config)
+    if one_batch:
+        scheme = partial(_first_batch, scheme)
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
     state = create_state(whole, optimizer, feed.images.shape[1:], config.seed, frozen)
@@ -216,6 +236,10 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         front=front,
         doctor=build_doctor(config, examiner(model, scheme, augment, objective, frozen)),
     )
+
+
+def _first_batch(scheme: Callable, key: Any, step: Any, table: Any) -> Any:
+    return scheme(jax.random.key(0), 0, table)
 
 
 def build_doctor(config: ConfigDict, examine: Callable) -> Doctor | None:

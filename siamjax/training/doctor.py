@@ -28,12 +28,13 @@ from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
 # Thresholds. A net that learns is far from each of them: see docs/reliability.md for what the
 # recipes measure.
 EARLIEST, PATIENCE = 100, 2  # the first step of a finding; examinations it has to hold
-FLAT_EMBEDDINGS = 0.01  # difference of two images' embeddings, as a share of their size
-FLAT_SIMILARITIES = 0.002  # standard deviation over pairs
+FLAT_EMBEDDINGS = 0.004  # difference of two images' embeddings, as a share of their size
+FLAT_SIMILARITIES = 1e-4  # standard deviation over pairs
 NOT_LEARNED = 0.98  # loss, as a share of what the best constant answer costs
-WORSE_THAN_CONSTANT = 1.3  # the same share; a batch of 32 pairs is uncertain by about 0.1
+WORSE_THAN_CONSTANT = 2.0  # the same share; untrained nets come to 1.4
 DEAD, SATURATED = 0.9, 0.9  # shares of units
 INVERTED_AUC = 0.45  # of some thousand validation pairs, whose chance is 0.5 +- 0.015
+INVERTED = -4.0  # separation in standard errors; fresh nets of the recipes have -1 and more
 
 
 class Measures(NamedTuple):
@@ -45,6 +46,8 @@ class Measures(NamedTuple):
         similarity_spread: standard deviation of the similarities of the pairs.
         self_similarity: mean similarity of an image and itself.
         other_similarity: mean similarity of the pairs of two classes.
+        separation: how much farther apart the embeddings of two classes lie than those of one, in
+            standard errors; 0 where every image is compared with every other.
         loss: of the batch, without penalties.
         loss_over_constant: that over the loss of the best constant answer.
         active: share of examples that cost anything.
@@ -59,6 +62,7 @@ class Measures(NamedTuple):
     similarity_spread: Any
     self_similarity: Any
     other_similarity: Any
+    separation: Any
     loss: Any
     loss_over_constant: Any
     active: Any
@@ -119,9 +123,10 @@ def _look(
     if isinstance(draw, PairDraw):
         left, right = jnp.split(z, 2)
         similarity, same, counted = compare(left, right), draw.same, draw.weight > 0
+        separation = _separation(jnp.abs(left - right).mean(-1), same, counted)
     else:
         similarity = compare(z[:, None], z[None, :])
-        same, counted = comparisons(draw)
+        (same, counted), separation = comparisons(draw), jnp.zeros(())
     difference = jnp.abs(z - jnp.roll(z, 1, 0)).mean()
     ends = (z < 0.02) | (z > 0.98)
     sigmoid = (z.min() >= 0) & (z.max() <= 1) & ((z > 0.98).mean() > 0.05)
@@ -132,12 +137,25 @@ def _look(
         "similarity_spread": jnp.sqrt(_mean(jnp.square(similarity - mean), counted)),
         "self_similarity": compare(z, z).mean(),
         "other_similarity": _mean(similarity, counted & ~same),
+        "separation": separation,
         "saturated": jnp.where(sigmoid, ends.mean(), 0.0),
     }
 
 
 def _mean(values: Array, mask: Array) -> Array:
     return jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def _separation(distance: Array, same: Array, counted: Array) -> Array:
+    """Welch's t of the distances of two classes against those of one."""
+    parts = [counted & ~same, counted & same]
+    means = [_mean(distance, part) for part in parts]
+    errors = [
+        _mean(jnp.square(distance - mean), part) / jnp.maximum(part.sum() - 1, 1)
+        for mean, part in zip(means, parts, strict=True)
+    ]
+    both = parts[0].any() & parts[1].any()
+    return jnp.where(both, (means[0] - means[1]) / jnp.sqrt(errors[0] + errors[1] + 1e-30), 0.0)
 
 
 def _constant_loss(
@@ -196,7 +214,8 @@ class Doctor:
         start_remedy: what helps a net that starts almost constant.
         counts: how often in a row each finding held.
         said: findings that were told.
-        first_spread: relative and absolute spread of the embeddings at the first examination.
+        first: relative and absolute spread of the embeddings, and their separation, at the first
+            examination.
         marks: of the last examination, and the step it was at.
         last_ratio: the loss over a constant answer's, at the last examination.
     """
@@ -206,7 +225,7 @@ class Doctor:
     start_remedy: str
     counts: dict[str, int] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    first_spread: tuple[float, float] | None = None
+    first: tuple[float, float, float] | None = None
     marks: dict[str, list[float]] = field(default_factory=dict)
     marked_at: int = 0
     last_ratio: float | None = None
@@ -216,7 +235,7 @@ class Doctor:
         return {
             "counts": dict(self.counts),
             "said": list(self.said),
-            "first_spread": None if self.first_spread is None else list(self.first_spread),
+            "first": None if self.first is None else list(self.first),
             "marks": dict(self.marks),
             "marked_at": self.marked_at,
             "last_ratio": self.last_ratio,
@@ -228,7 +247,7 @@ class Doctor:
             return
         for name, value in saved.items():
             setattr(self, name, value)
-        self.first_spread = saved["first_spread"] and tuple(saved["first_spread"])
+        self.first = saved["first"] and tuple(saved["first"])
 
     def look(
         self, step: int, state: TrainState, data: Data, auc: float | None = None
@@ -260,8 +279,9 @@ class Doctor:
     def judge(self, step: int, found: Measures, auc: float | None = None) -> dict[str, str]:
         """The findings that have held long enough: name to sentence."""
         ratio = float(found.loss_over_constant)
-        if self.first_spread is None:
-            self.first_spread = (float(found.relative_spread), float(found.embedding_spread))
+        if self.first is None:
+            first = found.relative_spread, found.embedding_spread, found.separation
+            self.first = (float(first[0]), float(first[1]), float(first[2]))
         held = {
             **self._spread(found, ratio),
             **self._loss(found, ratio),
@@ -280,7 +300,7 @@ class Doctor:
         flat = found.relative_spread < FLAT_EMBEDDINGS
         if ratio > NOT_LEARNED and (flat or found.similarity_spread < FLAT_SIMILARITIES):
             now, slower = found.embedding_spread, f"{self.learning_rate / 10:g}"
-            start, then = self.first_spread or (0.0, 0.0)
+            start, then, _ = self.first or (0.0, 0.0, 0.0)
             if then > 10 * now:
                 findings["collapse"] = (
                     f"embeddings of different images differ by {now:.2g}, and by {then:.2g} at the"
@@ -327,18 +347,23 @@ class Doctor:
     def _labels(self, found: Measures, ratio: float, auc: float | None) -> dict[str, str]:
         """Same and different the wrong way round."""
         low = auc is not None and auc < INVERTED_AUC
-        backwards = found.self_similarity < found.other_similarity - 0.05 and ratio < 0.95
+        backwards = found.separation < INVERTED
+        # Told apart the wrong way round, a net whose head can only fall with the distance makes
+        # all images alike: only its start still shows why.
+        if ratio > NOT_LEARNED and self.first is not None:
+            backwards |= self.first[2] < INVERTED
         if not (low or backwards):
             return {}
-        seen = (
-            f"validation pairs of one class look less alike than pairs of two (AUC {auc:.2f})"
-            if low
-            else f"an image and itself (similarity {found.self_similarity:.2f}) look less alike to"
-            f" the net than images of two classes ({found.other_similarity:.2f})"
-        )
+        if low:
+            seen = (
+                f"validation pairs of one class look less alike than pairs of two (AUC {auc:.2f})"
+            )
+        else:
+            seen = "training pairs that are called same lie farther apart than those called"
+            seen += " different"
         return {
-            "inverted": f"{seen}: the labels are probably inverted; 1 has to mean same, in the"
-            " table of pairs as everywhere"
+            "inverted": f"{seen}: the labels are probably inverted; 1 has to mean same, in a table"
+            " of pairs as everywhere"
         }
 
     def _moved(self, step: int, found: Measures) -> dict[str, str]:

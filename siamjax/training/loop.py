@@ -255,7 +255,8 @@ def _log(run: Run, window: _Window, state: Any, log: MetricsLog, at: int) -> Non
     figures: dict[str, Any] = {name: float(value.mean()) for name, value in values.items()}
     figures |= {k: v for k, v in window.so_far().items() if k == "pairs_per_second"}
     figures["data"] = run.about["data"]["name"]
-    figures["losses"] = [round(float(x), 4) for x in values["loss"]]
+    # Nine digits give a float32 back bit for bit: another machine can be compared with this one.
+    figures["losses"] = [float(f"{x:.9g}") for x in values["loss"]]
     log.write(at, "train", figures, epoch=at / run.plan.epoch)
 
 
