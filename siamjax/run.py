@@ -100,7 +100,7 @@ def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> boo
             say(f"NOTE: {note}")
         replace_file(workdir / "config.json", configuration.to_json(config) + "\n")
         replace_file(workdir / "about.json", json.dumps(origin(config, run), indent=2) + "\n")
-        log.rewind(int(run.state.step))
+        log.rewind(int(run.state.step) or -1)  # a fresh start writes rows of step 0 anew
         say(introduction(config, run))
         latest: Validated | None = None
 

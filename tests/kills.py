@@ -99,6 +99,7 @@ def main() -> None:
     """Counts kills and compares."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=60, help="no kill after so many")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     generator, root = random.Random(arguments.seed), Path(tempfile.mkdtemp())
@@ -108,10 +109,12 @@ def main() -> None:
     life = time.monotonic() - before
     expected = json.loads((root / "whole.json").read_text())
     kills = in_save = ends = starts = number = 0
-    while kills < arguments.kills:
+    end = before + 60 * arguments.minutes
+    while kills < arguments.kills and time.monotonic() < end:
         folder, number, killed = root / f"run{number}", number + 1, True
         while killed:
-            killed = start(folder, generator.uniform(0, life) if kills < arguments.kills else None)
+            more = kills < arguments.kills and time.monotonic() < end
+            killed = start(folder, generator.uniform(0, life) if more else None)
             kills, starts = kills + killed, starts + 1
             in_save += killed and any(folder.glob("checkpoints/*/*.unfinished*"))
         ends += 1

@@ -342,5 +342,6 @@ def _restore_args(template: Any) -> ocp.args.StandardRestore:
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax reports each save in a dozen lines of INFO."""
-    return record.levelno > logging.INFO or "orbax" not in record.pathname
+    """Orbax reports each save in a dozen lines of INFO, and a failed one in tracebacks."""
+    own = record.levelno > logging.INFO and not record.exc_info  # an error is raised as well
+    return own or "orbax" not in record.pathname

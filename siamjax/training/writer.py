@@ -52,7 +52,7 @@ class MetricsLog:
         self.path.touch()
         rows, whole = _parse(self.path)
         os.truncate(self.path, whole)
-        self._file = open(self.path, "ab")
+        self._file = open(self.path, "ab", buffering=0)
         self._restart_clock(rows)
 
     def write(
@@ -76,10 +76,14 @@ class MetricsLog:
         if clash:
             raise ValueError(f"figures may not be called {clash}: every row has these already")
         row |= {name: _plain(value) for name, value in figures.items()}
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._append(json.dumps(row, allow_nan=False).encode() + b"\n")
         if self._mirror:
             self._mirror.write(row)
+
+    def _append(self, line: bytes) -> None:
+        # Not buffered: what a full disk refused is not tried again at the close.
+        while line:
+            line = line[self._file.write(line) :]
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, oldest first."""
@@ -97,7 +101,7 @@ class MetricsLog:
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
         replace_file(self.path, text)
         self._file.close()
-        self._file = open(self.path, "ab")
+        self._file = open(self.path, "ab", buffering=0)
         self._restart_clock(kept)
         if self._mirror:
             self._mirror.rewind(step)
