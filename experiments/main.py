@@ -24,6 +24,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if need b
 OVERFIT = flags.DEFINE_bool(
     "overfit_one_batch", False, "Only see whether one batch can be learned by heart."
 )
+flags.DEFINE_alias("overfit-one-batch", "overfit_one_batch")
 OVERFIT_STEPS = flags.DEFINE_integer("overfit_steps", 300, "At most so many.", lower_bound=1)
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
         if not selfcheck.overfit_one_batch(CONFIG.value, OVERFIT_STEPS.value):
             sys.exit(1)
         return
-    run.train(CONFIG.value, WORKDIR.value)
+    run.train(CONFIG.value, str(WORKDIR.value))
 
 
 @flags.multi_flags_validator(

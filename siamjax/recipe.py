@@ -146,7 +146,10 @@ def without_chance(config: ConfigDict, steps: int) -> ConfigDict:
         still.pairs.turned_groups, still.augment.name = 0.0, "none"
         still.train.update(mode="iterations", steps=steps, doctor=True)
         still.optimizer.update(schedule="constant", warmup_steps=0)
-        for kind, module in (("tower", TOWERS[still.model.tower]), ("head", HEADS[still.model.head])):
+        for kind, module in (
+            ("tower", TOWERS[still.model.tower]),
+            ("head", HEADS[still.model.head]),
+        ):
             if "dropout" in _options(module):
                 still.model[f"{kind}_options"].dropout = 0.0
     return still

@@ -170,9 +170,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def smaller_batch(
-    config: ConfigDict, splits: DataSplits, run: Run, error: BaseException
-) -> str:
+def smaller_batch(config: ConfigDict, splits: DataSplits, run: Run, error: BaseException) -> str:
     """The sentence for a run that does not fit into memory, with the batch that would."""
 
     def cost(batch: int) -> int | None:

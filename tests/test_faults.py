@@ -61,9 +61,9 @@ def quiet(_):
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path):
-    with locked(tmp_path):
-        with pytest.raises(WorkdirError, match=f"is using .*process {os.getpid()} on .*, since"):
-            run.train(get_config(), tmp_path, quiet)
+    refused = pytest.raises(WorkdirError, match=f"is using .*process {os.getpid()} on .*, since")
+    with locked(tmp_path), refused:
+        run.train(get_config(), tmp_path, quiet)
     with locked(tmp_path):
         pass
 
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_costs_the_steps_since_the_last_checkpoint_alone(
     run.train(half, tmp_path / "run", quiet)
     small_files(3000)
     # Whichever file is refused first; the sentence says the same.
-    with pytest.raises((CheckpointError, WorkdirError), match="(before it|finished) are whole"):
+    with pytest.raises((CheckpointError, WorkdirError), match=r"(before it|finished) are whole"):
         run.train(whole, tmp_path / "run", quiet)
     small_files(None)
     with CheckpointStore(tmp_path / "run", read_only=True) as store:
@@ -131,9 +131,9 @@ def test_a_disk_that_fills_up_costs_the_steps_since_the_last_checkpoint_alone(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_full_or_read_only_disk_is_a_sentence(tmp_path, number):
-    with pytest.raises(WorkdirError, match=f"cannot be written: {os.strerror(number)}. Check"):
-        with writing(tmp_path):
-            raise OSError(number, os.strerror(number))
+    sentence = f"cannot be written: {os.strerror(number)}. Check"
+    with pytest.raises(WorkdirError, match=sentence), writing(tmp_path):
+        raise OSError(number, os.strerror(number))
 
 
 def test_errors_of_other_files_pass(tmp_path):
@@ -168,7 +168,9 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
 
 def test_the_time_left_is_never_negative(capsys):
     moments = iter((100.0, 50.0, 20.0, 0.0))
-    with Progress(10, 0, interactive=False, stream=sys.stdout, every=0, clock=lambda: next(moments)) as p:
+    with Progress(
+        10, 0, interactive=False, stream=sys.stdout, every=0, clock=lambda: next(moments)
+    ) as p:
         for step in (1, 2, 3):
             p.update(step)
     assert "-" not in capsys.readouterr().out
@@ -222,7 +224,9 @@ def test_missing_memory_names_the_batch_that_fits(tmp_path, monkeypatch, error):
     monkeypatch.setattr(memory, "available", lambda _: 2_200_000)
     config = get_config()
     config.batch_size = 256
-    with pytest.raises(memory.OutOfMemoryError, match="out of memory with config.batch_size = 256"):
+    with pytest.raises(
+        memory.OutOfMemoryError, match=r"with config\.batch_size = 256 .*fits is --config"
+    ):
         run.train(config, tmp_path, quiet)
 
 

@@ -38,9 +38,12 @@ def test_sets_and_dropout_and_warps_are_held_still(tmp_path):
     config = shrunk(recipe_file("omniglot_fast"), tmp_path)
     still = recipe.without_chance(config, 7)
     assert (still.augment.name, still.pairs.turned_groups, still.train.steps) == ("none", 0.0, 7)
-    assert recipe.without_chance(shrunk(recipe_file("mnist_mlp"), tmp_path), 7).model[
-        "tower_options"
-    ].dropout == 0.0
+    assert (
+        recipe.without_chance(shrunk(recipe_file("mnist_mlp"), tmp_path), 7)
+        .model["tower_options"]
+        .dropout
+        == 0.0
+    )
 
 
 def test_one_that_cannot_learn_says_so():
@@ -97,7 +100,7 @@ def test_other_data_and_other_versions_are_said(folder):
     with pytest.raises(ValueError, match="the data are not those of the run"):
         selfcheck.verify_run(folder, 2)
     path.write_text("{")
-    with pytest.raises(ValueError, match="about.json is not JSON"):
+    with pytest.raises(ValueError, match=r"about\.json is not JSON"):
         selfcheck.verify_run(folder, 2)
 
 

@@ -1,6 +1,6 @@
 """The smallest recipe that has everything: trials, dropout, a best checkpoint, many saves.
 
-    python -m experiments.main --config=tests/tiny.py --workdir=...
+python -m experiments.main --config=tests/tiny.py --workdir=...
 """
 
 from siamjax import config as configuration

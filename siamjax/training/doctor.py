@@ -289,9 +289,7 @@ class Doctor:
             **self._moved(step, found),
         }
         self.last_ratio = ratio if np.isfinite(ratio) else None
-        self.counts = {
-            name: self.counts.get(name, 0) + 1 for name in held if step >= EARLIEST
-        }
+        self.counts = {name: self.counts.get(name, 0) + 1 for name in held if step >= EARLIEST}
         return {name: text for name, text in held.items() if self.counts.get(name, 0) >= PATIENCE}
 
     def _spread(self, found: Measures, ratio: float) -> dict[str, str]:

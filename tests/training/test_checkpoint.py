@@ -184,7 +184,7 @@ def test_where_none_is_whole_the_error_says_what_to_do(tmp_path):
     for step in "48":
         flip(tmp_path / "checkpoints" / "latest" / step)
     with CheckpointStore(tmp_path) as store:
-        with pytest.raises(CheckpointError, match="step 8 .*step 4 .*Put back a copy") as error:
+        with pytest.raises(CheckpointError, match=r"step 8 .*step 4 .*Put back a copy") as error:
             store.step(LATEST)
         assert 'siamjax.load(run, checkpoint="best")' in str(error.value)
         assert store.step(BEST) == 8
@@ -230,14 +230,15 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(tmp_path, monkey
 
     with CheckpointStore(tmp_path) as store:
         store.save(LATEST, make_state(4), {})
+    monkeypatch.setattr(digest, "seal", full)
+    store = CheckpointStore(tmp_path)
+    store.save(LATEST, make_state(8), {})
     with pytest.raises(CheckpointError, match="step 8 could not be saved"):
-        with CheckpointStore(tmp_path) as store:
-            monkeypatch.setattr(digest, "seal", full)
-            store.save(LATEST, make_state(8), {})
+        store.close()
     assert names(tmp_path / "checkpoints" / "latest") == ["4"]
-    with pytest.raises(OverflowError) as other, CheckpointStore(tmp_path) as store:
-        store.save(LATEST, make_state(8), {})
-        raise OverflowError
-    assert "could not be saved" in other.value.__notes__[0]
+    store, first = CheckpointStore(tmp_path), OverflowError()
+    store.save(LATEST, make_state(8), {})
+    store.__exit__(OverflowError, first, None)  # what came first is what the user has to know
+    assert "could not be saved" in first.__notes__[0]
     with CheckpointStore(tmp_path, read_only=True) as store:
         assert store.step(LATEST) == 4
