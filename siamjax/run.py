@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     workdir = Path(workdir)
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        with locked(workdir, say):
+        # The processes of one run share its folder; the first one holds it for all.
+        with locked(workdir, say) if jax.process_index() == 0 else nullcontext():
             return _train(config, workdir, say)
 
 

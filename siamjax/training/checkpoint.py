@@ -99,7 +99,10 @@ class CheckpointStore:
         if not faults:
             return None
         other = BEST if kind == LATEST else LATEST
-        usable = f'the {other} one may be whole: siamjax.load(run, checkpoint="{other}") tries it'
+        usable = (
+            f'the {other} one may be whole: siamjax.load(run, checkpoint="{other}") uses it, and'
+            f" experiments.predict --checkpoint={other}"
+        )
         raise CheckpointError(
             f"{self.root / kind}: {'; '.join(faults)}. Put back a copy, or give another"
             f" --workdir to train anew; {usable}"

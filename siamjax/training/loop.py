@@ -297,7 +297,9 @@ def _examine(
         return
     auc = None if validated is None else float(validated["auc"])
     figures, findings = run.doctor.look(at, state, run.devices.get(data), auc)
-    log.write(at, "doctor", figures, epoch=at / run.plan.epoch)
+    log.write(
+        at, "doctor", figures | {"data": run.about["data"]["name"]}, epoch=at / run.plan.epoch
+    )
     for finding in findings:
         progress.say(f"step {at}, something is wrong: {finding}")
 
