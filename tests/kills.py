@@ -100,13 +100,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=60, help="no kill after so many")
+    parser.add_argument("--within", type=float, help="seconds; default: what a whole run takes")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     generator, root = random.Random(arguments.seed), Path(tempfile.mkdtemp())
     start(root / "warm", None)  # fills the compilation cache
     before = time.monotonic()
     start(root / "whole", None)
-    life = time.monotonic() - before
+    life = arguments.within or time.monotonic() - before
     expected = json.loads((root / "whole.json").read_text())
     kills = in_save = ends = starts = number = 0
     end = before + 60 * arguments.minutes
@@ -121,7 +122,7 @@ def main() -> None:
         if json.loads(folder.with_suffix(".json").read_text()) != expected:
             sys.exit(f"{folder} differs from {root / 'whole'}")
     found = {"kills": kills, "in_a_save": in_save, "starts": starts, "ends_equal": ends}
-    print(json.dumps(found | {"seconds_of_a_run": round(life, 1)}))
+    print(json.dumps(found | {"within_seconds": round(life, 1)}))
 
 
 if __name__ == "__main__":
