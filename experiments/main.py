@@ -2,9 +2,15 @@
 
 Any key of the config can be overridden: `--config.batch_size=64`. Run again with the same
 --workdir, a stopped run goes on from its latest checkpoint.
+
+With --overfit-one-batch it only checks that the recipe can learn a single batch by heart: it writes
+nothing, and ends with status 1 if not.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -14,20 +20,36 @@ from experiments import command
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe: a file of configs/.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if need be.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if need be.")
+OVERFIT = flags.DEFINE_bool(
+    "overfit_one_batch", False, "Only see whether one batch can be learned by heart."
+)
+flags.DEFINE_alias("overfit-one-batch", "overfit_one_batch")
+OVERFIT_STEPS = flags.DEFINE_integer("overfit_steps", 300, "At most so many.", lower_bound=1)
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
 
 
 def main(argv: list[str]) -> None:
     """Entry point."""
-    from siamjax import backend, run
+    from siamjax import backend, run, selfcheck
 
     backend.keep_memory()
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
     if COMPILE_CACHE.value:
         backend.enable_compilation_cache()
-    run.train(CONFIG.value, WORKDIR.value)
+    if OVERFIT.value:
+        if not selfcheck.overfit_one_batch(CONFIG.value, OVERFIT_STEPS.value):
+            sys.exit(1)
+        return
+    run.train(CONFIG.value, str(WORKDIR.value))
+
+
+@flags.multi_flags_validator(
+    ["workdir", "overfit_one_batch"], "Flag --workdir must have a value other than None."
+)
+def _has_a_folder(values: dict[str, Any]) -> bool:
+    return bool(values["workdir"]) or values["overfit_one_batch"]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ PAIRS = flags.DEFINE_string("pairs", None, "A CSV or a folder of pairs.")
 OUT = flags.DEFINE_string("out", None, "With --pairs: the file to write, .csv or .jsonl.")
 JSON = flags.DEFINE_bool("json", False, "Print the answer of two images as JSON.")
 THRESHOLD = flags.DEFINE_string("threshold", "calibrated", "A name or a similarity in 0..1.")
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", None, ("best", "latest"), "Whose weights; the best where there are any."
+)
 PRIOR = flags.DEFINE_float("prior", 0.5, "Share of same pairs where the answer is used.")
 
 
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> None:
     if bool(PAIRS.value) != bool(OUT.value):
         sys.exit("error: --pairs and --out go together")
     backend.enable_compilation_cache()
-    comparator = siamjax.load(str(WORKDIR.value))
+    comparator = siamjax.load(str(WORKDIR.value), CHECKPOINT.value)
     if PAIRS.value:
         predict_table(comparator)
     else:

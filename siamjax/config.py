@@ -158,6 +158,7 @@ def _train() -> ConfigDict:
     t.epochs = 10  # mode=epochs
     t.patience = 0  # validations without a better checkpoint.metric before the end; 0: never
     t.log_every = 20  # steps between lines of metrics
+    t.doctor = True  # examine the net at each validation, and say what ails it
     t.tensorboard = False  # TensorBoard events too (pip install 'siamjax[tensorboard]')
     t.devices = 0  # of this process to train on; 0: all
     t.steps_per_dispatch = "auto"  # steps in one compiled call; auto: by backend and tower
@@ -323,6 +324,11 @@ def from_json(saved: str | Mapping[str, Any]) -> ConfigDict:
 
 def _fill(config: ConfigDict, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
+        if key not in config:
+            raise ValueError(
+                f"a saved config has the key {key!r}, which this siamjax does not know: it was"
+                " written by another version; upgrade siamjax"
+            )
         if isinstance(value, Mapping):
             _fill(config[key], value)
         else:

@@ -22,7 +22,7 @@ from siamjax.evaluation.decision import DEFAULT, DecisionCard, probability
 from siamjax.evaluation.encoder import Encoder
 from siamjax.preprocess import Preprocess
 from siamjax.recipe import build_model
-from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
 from siamjax.types import Distance
 
 if TYPE_CHECKING:
@@ -225,16 +225,26 @@ def _identity(image: Any) -> Any:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
 
 
-def load(workdir: str | os.PathLike[str]) -> Comparator:
+def load(workdir: str | os.PathLike[str], checkpoint: str | None = None) -> Comparator:
     """The best weights of a run (the latest where there are no best yet).
 
     Nothing but the run's folder is needed: the checkpoint describes itself.
 
+    Args:
+        workdir: the run's folder.
+        checkpoint: "best" or "latest", to have that one and no other.
+
     Raises:
-        CheckpointError: if there is no checkpoint, or it cannot be read.
+        CheckpointError: if there is no checkpoint, or it is damaged, or it cannot be read.
+        ValueError: for another name of a checkpoint.
     """
-    with CheckpointStore(Path(workdir), read_only=True) as store:
-        kind = BEST if store.step(BEST) is not None else LATEST
+    if checkpoint not in (None, BEST, LATEST):
+        raise ValueError(f"checkpoint must be {BEST} or {LATEST}; got {checkpoint!r}")
+    with (
+        CheckpointStore(Path(workdir), read_only=True) as store,
+        described(f"the checkpoint in {workdir}"),
+    ):
+        kind = checkpoint or (BEST if store.step(BEST) is not None else LATEST)
         about = store.about(kind)
         config = configuration.from_json(about["config"])
         preprocess = Preprocess.from_dict(about["preprocess"])
@@ -244,6 +254,7 @@ def load(workdir: str | os.PathLike[str]) -> Comparator:
         template = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
         weights = store.restore_weights(kind, template)
         step = store.step(kind)
-    origin = f"{workdir}, {kind} checkpoint of step {step}, trained on {about['data']['name']}"
-    card = DecisionCard.from_dict(about["progress"]["card"])
+        origin = f"{workdir}, {kind} checkpoint of step {step}, trained on {about['data']['name']}"
+        origin = "; ".join([origin, *store.notes])
+        card = DecisionCard.from_dict(about["progress"]["card"])
     return Comparator(Encoder(model, weights, card), preprocess, config, origin)

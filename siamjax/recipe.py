@@ -30,6 +30,7 @@ from siamjax.losses import LOSSES, PAIR_LOSSES, SET_LOSSES
 from siamjax.models import HEADS, TOWERS, Siamese
 from siamjax.models.pretrained import KINDS, import_weights
 from siamjax.training.diagnosis import first_bad_module
+from siamjax.training.doctor import Doctor, examiner
 from siamjax.training.features import split_model
 from siamjax.training.feed import Feed
 from siamjax.training.loop import Plan, Run, steps_per_dispatch
@@ -41,6 +42,9 @@ from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
 from siamjax.training.state import TrainState, create_state
 from siamjax.training.step import make_train_step
 from siamjax.types import DataSplits, PairTable
+
+# Whose versions decide the numbers of a run, or whether its files can be read.
+PACKAGES = "siamjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
 
 
 def validate(config: ConfigDict) -> None:
@@ -135,6 +139,22 @@ def build_scheme(config: ConfigDict) -> Callable:
     return scheme
 
 
+def without_chance(config: ConfigDict, steps: int) -> ConfigDict:
+    """A copy of a config for so many steps without warps and dropout, at one learning rate."""
+    still = config.copy_and_resolve_references()
+    with still.unlocked():
+        still.pairs.turned_groups, still.augment.name = 0.0, "none"
+        still.train.update(mode="iterations", steps=steps, doctor=True)
+        still.optimizer.update(schedule="constant", warmup_steps=0)
+        for kind, module in (
+            ("tower", TOWERS[still.model.tower]),
+            ("head", HEADS[still.model.head]),
+        ):
+            if "dropout" in _options(module):
+                still.model[f"{kind}_options"].dropout = 0.0
+    return still
+
+
 def build_augmentation(config: ConfigDict) -> Callable:
     """The warp, `(keys, images, turns, shared_keys) -> images`; what it uncovers is paper."""
     return augmentation(config.augment, fill=0.0 if config.data.invert else 1.0)
@@ -150,8 +170,13 @@ def build_objective(config: ConfigDict) -> Objective:
     return Objective(o.loss, loss, o.loss in SET_LOSSES, tuple(o.l2))
 
 
-def assemble(config: ConfigDict, splits: DataSplits) -> Run:
+def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) -> Run:
     """Everything a fresh training run needs.
+
+    Args:
+        config: of the recipe.
+        splits: of its source.
+        one_batch: draw the first step's images and pairs at every step.
 
     Raises:
         ValueError: if the config does not fit the data or the devices.
@@ -165,6 +190,8 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     objective = build_objective(config)
     optimizer = create_optimizer(config.optimizer, total, feed.epoch)
     scheme = build_scheme(config)
+    if one_batch:
+        scheme = partial(_first_batch, scheme)
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
     state = create_state(whole, optimizer, feed.images.shape[1:], config.seed, frozen)
@@ -210,7 +237,24 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         ),
         plateau_metric=config.optimizer.plateau_metric,
         front=front,
+        doctor=build_doctor(config, examiner(model, scheme, augment, objective, frozen)),
     )
+
+
+def _first_batch(scheme: Callable, key: Any, step: Any, table: Any) -> Any:
+    return scheme(jax.random.key(0), 0, table)
+
+
+def build_doctor(config: ConfigDict, examine: Callable) -> Doctor | None:
+    """The doctor of `config.train.doctor`, who knows what the config can do about a finding."""
+    if not config.train.doctor:
+        return None
+    remedy = (
+        "use --config.model.init=he"
+        if config.model.init in ("paper", "seed")
+        else "look at pairs.png whether they differ to the eye, or use another config.model.tower"
+    )
+    return Doctor(examine, config.optimizer.learning_rate, remedy)
 
 
 def frozen_front(
@@ -329,5 +373,5 @@ def describe(config: ConfigDict, splits: DataSplits) -> dict[str, Any]:
             "notes": list(splits.notes),
             "fingerprint": splits.fingerprint,
         },
-        "versions": {name: version(name) for name in ("siamjax", "jax", "flax", "optax")},
+        "versions": {name: version(name) for name in PACKAGES},
     }

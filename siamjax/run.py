@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
+import shlex
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,13 @@ from siamjax.evaluation import plots
 from siamjax.evaluation.validation import Validated
 from siamjax.recipe import assemble, validate, with_weights
 from siamjax.report import of_validation, write_report
-from siamjax.training import loop
-from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training import loop, memory
+from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
-from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
+from siamjax.training.workdir import locked, writing
+from siamjax.training.writer import MetricsLog, open_logs, replace_file, write_train_curves
+from siamjax.types import DataSplits
 
 # What a resumed run may change: how often things happen, and where they are; and how long it
 # takes, unless the learning rate's schedule hangs on that, as the cosine does.
@@ -29,13 +35,16 @@ HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
     "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
-    "model.weights",
+    "model.weights", "train.doctor",
 )  # fmt: skip
 
 
 def check_resumable(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises ValueError where a checkpoint was made with another config or other data."""
-    old, new = _flat(saved["config"]["config"]), _flat(now["config"]["config"])
+    new = _flat(now["config"]["config"])
+    # A key that is younger than the checkpoint had the value that is its default.
+    defaults = _flat(json.loads(configuration.to_json(configuration.base()))["config"])
+    old = {k: v for k, v in defaults.items() if k in new} | _flat(saved["config"]["config"])
     free = MAY_CHANGE + (() if new["optimizer.schedule"] == "cosine" else HOW_LONG)
     differs = [
         f"  config.{key}: {old.get(key)!r} then, {new.get(key)!r} now"
@@ -63,10 +72,22 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
 
     Returns:
         Whether training reached its end (False after Ctrl-C or SIGTERM).
+
+    Raises:
+        ValueError: for a config, data or checkpoints that do not do.
+        WorkdirError: if another run is using the folder, or it cannot be written.
+        OutOfMemoryError: with the batch that fits.
     """
     validate(config)
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    with writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        # The processes of one run share its folder; the first one holds it for all.
+        with locked(workdir, say) if jax.process_index() == 0 else nullcontext():
+            return _train(config, workdir, say)
+
+
+def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> bool:
     splits = load(config)
     for note in splits.notes:
         say(f"NOTE: {note}")
@@ -77,10 +98,11 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
         if run.front is not None:
             say("frozen tower: its features are computed once an image")
             use_features(run)
-        (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
-        about = {key: run.about[key] for key in ("data", "preprocess", "versions")}
-        (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")
-        log.rewind(int(run.state.step))
+        for note in store.notes:
+            say(f"NOTE: {note}")
+        replace_file(workdir / "config.json", configuration.to_json(config) + "\n")
+        replace_file(workdir / "about.json", json.dumps(origin(config, run), indent=2) + "\n")
+        log.rewind(int(run.state.step) or -1)  # a fresh start writes rows of step 0 anew
         say(introduction(config, run))
         latest: Validated | None = None
 
@@ -90,7 +112,12 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
             write_outputs(run, workdir, log, validated)
 
         run.on_validation = on_validation
-        done = loop.train(run, store, log)
+        try:
+            done = loop.train(run, store, log)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not memory.exhausted(error):
+                raise
+            raise memory.OutOfMemoryError(smaller_batch(config, splits, run, error)) from error
         write_outputs(run, workdir, log)
     if latest is not None:  # after the store: a report reads what is saved
         of = "the weights of the last validation"
@@ -113,10 +140,57 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
         if config.model.weights is not None:
             run.state = with_weights(config, run.state)
         return
-    saved = store.about(LATEST)
-    check_resumable(saved, run.about)
-    run.restore(store.restore_state(run.state), saved["progress"])
-    store.forget_after(BEST, int(run.state.step))
+    with described(f"the latest checkpoint in {store.root}"):
+        saved = store.about(LATEST)
+        check_resumable(saved, run.about)
+        run.restore(store.restore_state(run.state), saved["progress"])
+    for kind in (LATEST, BEST):
+        store.forget_after(kind, int(run.state.step))
+
+
+def origin(config: ConfigDict, run: Run) -> dict[str, Any]:
+    """What about.json says: where the numbers of a run come from."""
+    device = run.devices.local[0]
+    return {key: run.about[key] for key in ("data", "preprocess", "versions")} | {
+        "seed": config.seed,
+        "command": shlex.join(sys.orig_argv),
+        "machine": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "device": f"{run.devices.count} x {device.device_kind} ({device.platform})",
+        },
+    }
+
+
+def _processor() -> str:
+    """The model of the CPU, as far as the system tells."""
+    try:
+        rows = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(row.split(":", 1)[1].strip() for row in rows if row.startswith("model name"))
+    except (OSError, StopIteration, UnicodeDecodeError):
+        return platform.processor() or platform.machine()
+
+
+def smaller_batch(config: ConfigDict, splits: DataSplits, run: Run, error: BaseException) -> str:
+    """The sentence for a run that does not fit into memory, with the batch that would."""
+
+    def cost(batch: int) -> int | None:
+        smaller = config.copy_and_resolve_references()
+        with smaller.unlocked():
+            smaller.batch_size = batch
+        validate(smaller)
+        other = assemble(smaller, splits)
+        devices = other.devices
+        arguments = devices.put(other.state), other.feed.start(devices, 0)
+        return memory.needed(devices.compile(other.step).lower(*arguments).compile())
+
+    limit = memory.available(run.devices.local[0])
+    try:
+        fits = memory.largest_batch(cost, config.batch_size, limit)
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        fits = None  # not even the state of a smaller one has room beside what is held now
+    return memory.advice(config.batch_size, fits, error)
 
 
 def introduction(config: ConfigDict, run: Run) -> str:

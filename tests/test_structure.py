@@ -14,6 +14,7 @@ LAYERS = {
     "recipe": 4,
     "run": 5,
     "benchmark": 5,
+    "selfcheck": 5,
     "report": 5,
     "demo": 6,
     "predictions": 6,

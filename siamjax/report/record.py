@@ -11,7 +11,7 @@ from typing import Any
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.evaluation.decision import DecisionCard
-from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
 from siamjax.training.writer import read_rows
 
 
@@ -70,7 +70,9 @@ def read(workdir: str | Path) -> Record:
         ValueError: if the folder is no run's, or a line of the metrics is not one.
     """
     workdir = Path(workdir)
-    saved, checkpoint = _checkpoint(workdir)
+    with described(f"the checkpoint in {workdir}"):
+        saved, checkpoint = _checkpoint(workdir)
+        card = DecisionCard.from_dict(None if saved is None else saved["progress"]["card"])
     settings, about = workdir / "config.json", workdir / "about.json"
     if settings.is_file():
         config = configuration.from_json(settings.read_text())
@@ -82,7 +84,6 @@ def read(workdir: str | Path) -> Record:
             " (--workdir)?"
         )
     known = json.loads(about.read_text()) if about.is_file() else saved or {}
-    card = DecisionCard.from_dict(None if saved is None else saved["progress"]["card"])
     return Record(workdir, config, known, read_rows(workdir / "metrics.jsonl"), checkpoint, card)
 
 

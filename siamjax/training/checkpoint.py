@@ -3,21 +3,39 @@
 Each holds the weights and a JSON text that describes the run (config, preprocessing, data), so a
 checkpoint can be used without the code or the flags that made it. `latest` also holds what only
 training needs.
+
+A checkpoint is written in the background under another name, gets a digest of its files, and only
+then its own name: what has a number for a name is whole. Before it is read, the digest is checked;
+where that fails, the one before it is taken, and `notes` says so.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
+from siamjax.training import digest
 from siamjax.training.state import TrainState
 
 LATEST, BEST = "latest", "best"
+FORMAT = 1  # raised when a checkpoint needs translating; those without a number have no digest
+KEPT = 2  # of `latest`: one to go on from, and one where that is damaged
+UNFINISHED, DELETED, DAMAGED = ".unfinished", ".deleted", ".damaged"
+LEFTOVERS = (f"*/*{UNFINISHED}*", f"*/*{DELETED}", "*/*.orbax-checkpoint-tmp*")
+MAX_ABOUT = 1 << 26  # bytes of the JSON of a checkpoint; a real one has some ten thousand
 
 
 class CheckpointError(ValueError):
@@ -30,49 +48,156 @@ class CheckpointStore:
     Args:
         workdir: the run's folder.
         read_only: whether nothing will be saved.
+
+    Attributes:
+        notes: sentences on what was found damaged or can't be checked, for the user.
     """
 
     def __init__(self, workdir: str | Path, read_only: bool = False):
         # Orbax fails late and noisily on a relative path.
         self.root = Path(workdir).absolute() / "checkpoints"
-        self._read_only = read_only
+        self.notes: list[str] = []
+        self._good: dict[str, int] = {}
+        self._newest: dict[str, int | None] = {}
+        self._saves: dict[str, Future[None]] = {}
+        # One thread: `best` of a step is whole before `latest` of that step, which counts on it.
+        self._background = ThreadPoolExecutor(1, "checkpoint")
         logging.getLogger("absl").addFilter(_not_orbax)
-        self._managers: dict[str, ocp.CheckpointManager] = {}
         if not read_only:
-            for leftover in self.root.glob("*/*.orbax-checkpoint-tmp*"):
+            for leftover in (path for form in LEFTOVERS for path in self.root.glob(form)):
                 shutil.rmtree(leftover)  # a save that a kill cut short
 
-    def _manager(self, kind: str) -> ocp.CheckpointManager:
-        if kind not in self._managers:
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, create=not self._read_only)
-            self._managers[kind] = ocp.CheckpointManager(
-                self.root / kind, options=options, item_names=("weights", "train", "about")
-            )
-        return self._managers[kind]
+    def steps(self, kind: str) -> list[int]:
+        """The steps of a kind on disk, whole or damaged, newest first."""
+        folder = self.root / kind
+        names = (p.name for p in folder.iterdir()) if folder.is_dir() else ()
+        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+    def newest(self, kind: str) -> int | None:
+        """The step that was saved last, on disk or under way; None without any."""
+        if kind not in self._newest:
+            self._newest[kind] = max(self.steps(kind), default=None)
+        return self._newest[kind]
 
     def step(self, kind: str) -> int | None:
-        """The step of the newest whole checkpoint of a kind, or None."""
-        return self._manager(kind).latest_step() if (self.root / kind).is_dir() else None
+        """The step of the newest whole checkpoint of a kind, or None without any.
+
+        Raises:
+            CheckpointError: if there are some and none is whole.
+        """
+        if kind in self._good:
+            return self._good[kind]
+        faults = []
+        for step in self.steps(kind):
+            found = self._fault(kind, step)
+            if found is None:
+                if faults:
+                    self.notes.append(f"{'; '.join(faults)}: going back to step {step}")
+                self._good[kind] = step
+                return step
+            faults.append(f"the {kind} checkpoint of step {step} is damaged: {found}")
+        if not faults:
+            return None
+        other = BEST if kind == LATEST else LATEST
+        usable = (
+            f'the {other} one may be whole: siamjax.load(run, checkpoint="{other}") uses it, and'
+            f" experiments.predict --checkpoint={other}"
+        )
+        raise CheckpointError(
+            f"{self.root / kind}: {'; '.join(faults)}. Put back a copy, or give another"
+            f" --workdir to train anew; {usable}"
+        )
+
+    def _fault(self, kind: str, step: int) -> str | None:
+        """What is wrong with a checkpoint, or None."""
+        folder = self.root / kind / str(step)
+        about = folder / "about" / "metadata"
+        try:
+            found = digest.fault(folder)
+        except digest.NewerFormatError as error:
+            raise CheckpointError(str(error)) from error
+        if found is not None and digest.sealed(folder):
+            return found
+        try:
+            if about.stat().st_size > MAX_ABOUT:
+                return "about/metadata is too large to be the description of a run"
+            form = json.loads(about.read_bytes()).get("format", 0)
+        except (OSError, ValueError, AttributeError, RecursionError):
+            return "about/metadata cannot be read"
+        if not isinstance(form, int) or form > FORMAT:
+            raise CheckpointError(
+                f"the checkpoint {folder} has format {form!r}, written by a newer siamjax; this one"
+                f" reads up to {FORMAT}: upgrade siamjax"
+            )
+        if found is None or form:
+            return found
+        self.notes.append(
+            f"the {kind} checkpoint of step {step} was saved without a digest, by an older siamjax:"
+            " whether its bytes are still those that were saved can't be told"
+        )
+        return None
 
     def save(self, kind: str, state: TrainState, about: dict[str, Any]) -> None:
-        """Starts saving in the background; a save under way is waited for first.
+        """Starts saving in the background; a save of that kind under way is waited for first.
 
         Args:
             kind: `LATEST` (everything) or `BEST` (the weights).
             state: one copy, not one per device.
             about: JSON values that describe the run.
+
+        Raises:
+            CheckpointError: if the save before could not be finished (a full disk).
         """
+        self._wait(kind)
+        state = _on_host(state)
         items: dict[str, Any] = {
             "weights": ocp.args.StandardSave(_weights(state)),
-            "about": ocp.args.JsonSave(about),
+            "about": ocp.args.JsonSave(about | {"format": FORMAT}),
         }
         if kind == LATEST:
             items["train"] = ocp.args.StandardSave(_train_only(state))
-        self._manager(kind).save(int(state.step), args=ocp.args.Composite(**items))
+        self._newest[kind] = int(state.step)
+        self._good.pop(kind, None)
+        self._saves[kind] = self._background.submit(self._write, kind, int(state.step), items)
+
+    def _write(self, kind: str, step: int, items: dict[str, Any]) -> None:
+        final = self.root / kind / str(step)
+        unfinished = final.with_name(final.name + UNFINISHED)
+        try:
+            with _checkpointer() as checkpointer:
+                checkpointer.save(unfinished, args=ocp.args.Composite(**items))
+            digest.seal(unfinished)
+            if final.exists():
+                _delete(final)
+            os.rename(unfinished, final)
+            self._prune()
+        except Exception as error:  # Orbax raises many types; the cause is kept
+            for path in final.parent.glob(unfinished.name + "*"):
+                shutil.rmtree(path, ignore_errors=True)  # gives a full disk its room back
+            raise CheckpointError(
+                f"the {kind} checkpoint of step {step} could not be saved in {final.parent}"
+                f" ({_short(error)}); those before it are whole. Make room, or see that the folder"
+                " can be written, and run the same command again: it goes on from the last of them"
+            ) from error
+
+    def _prune(self) -> None:
+        """Deletes what nothing can go back to: of `best`, those that a later best replaced.
+
+        A run that goes back to the older `latest` needs the best of that time.
+        """
+        latest = self.steps(LATEST)
+        for step in latest[KEPT:]:
+            _delete(self.root / LATEST / str(step))
+        if not latest:
+            return
+        oldest = latest[:KEPT][-1]
+        for step in [step for step in self.steps(BEST) if step <= oldest][1:]:
+            _delete(self.root / BEST / str(step))
 
     def about(self, kind: str) -> dict[str, Any]:
-        """The JSON that was saved with the newest checkpoint of a kind."""
-        return self._restore(kind, about=ocp.args.JsonRestore())["about"]
+        """The JSON that was saved with the newest whole checkpoint of a kind."""
+        about = self._restore(kind, about=ocp.args.JsonRestore())["about"]
+        return {key: value for key, value in about.items() if key != "format"}
 
     def restore_state(self, template: TrainState) -> TrainState:
         """The latest state, bit for bit; `template` gives shapes and types."""
@@ -88,39 +213,119 @@ class CheckpointStore:
         return self._restore(kind, weights=_restore_args(template))["weights"]
 
     def _restore(self, kind: str, **items: Any) -> Any:
+        self._wait(kind)
         step = self.step(kind)
         if step is None:
             raise CheckpointError(
                 f"no checkpoint in {self.root / kind}: is this the folder of a run"
                 " (--workdir), and has the run reached its first checkpoint?"
             )
+        folder = self.root / kind / str(step)
         try:
-            return self._manager(kind).restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:  # Orbax raises many types; the cause is kept
+            with _checkpointer() as checkpointer:
+                return checkpointer.restore(folder, args=ocp.args.Composite(**items))
+        except Exception as error:
             raise CheckpointError(
-                f"the checkpoint {self.root / kind / str(step)} cannot be read ({error}): it is"
-                " damaged, or made by another model"
+                f"the checkpoint {folder} cannot be read ({_short(error)}): it is damaged, or made"
+                " by another model"
             ) from error
 
     def forget_after(self, kind: str, step: int) -> None:
-        """Deletes checkpoints later than `step`: a resumed run will make them again."""
-        newest = self.step(kind)
-        if newest is not None and newest > step:
-            self._manager(kind).wait_until_finished()
-            self._manager(kind).delete(newest)
+        """Puts away checkpoints later than `step`: a resumed run will make them again.
+
+        Those that are whole are deleted; a damaged one is kept under the name `STEP.damaged`.
+        """
+        self._wait(kind)
+        for later in [s for s in self.steps(kind) if s > step]:
+            folder = self.root / kind / str(later)
+            if digest.sealed(folder) and digest.fault(folder) is None:
+                _delete(folder)
+                continue
+            aside = folder.with_name(folder.name + DAMAGED)
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(folder, aside)
+        self._newest.pop(kind, None)
+        self._good.pop(kind, None)
+
+    def _wait(self, *kinds: str) -> None:
+        for kind in kinds:
+            if kind in self._saves:
+                self._saves.pop(kind).result()
 
     def close(self) -> None:
-        """Waits for saves under way."""
-        for manager in self._managers.values():
-            manager.wait_until_finished()
-            manager.close()
-        self._managers = {}
+        """Waits for saves under way.
+
+        Raises:
+            CheckpointError: if one could not be finished.
+        """
+        self._background.shutdown(wait=True)
+        self._wait(*self._saves)
 
     def __enter__(self) -> CheckpointStore:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except CheckpointError as unsaved:
+            if error is None:
+                raise
+            error.add_note(str(unsaved))  # what came first is what the user has to know
+
+
+@contextmanager
+def described(what: str) -> Iterator[None]:
+    """Turns what a strange description breaks into a sentence.
+
+    Args:
+        what: the checkpoint, for the sentence.
+
+    Raises:
+        CheckpointError: for a description that lacks something or has another shape.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        missing = f"it has no {error}" if isinstance(error, KeyError) else _short(error)
+        raise CheckpointError(
+            f"{what} does not describe a run as siamjax saves it ({missing}): it was made or"
+            " changed by another program, or by another version"
+        ) from error
+
+
+def _delete(folder: Path) -> None:
+    # Renamed first: a kill in the middle leaves no half of a checkpoint under a step's name.
+    doomed = folder.with_name(folder.name + DELETED)
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    # Orbax would wait for all processes of a run, and only the first one saves.
+    options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(options)),
+        multiprocessing_options=options,
+    )
+
+
+def _short(error: BaseException) -> str:
+    """The first line of an error's text, without what TensorStore adds to it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(" [source locations")[0][:300]
+
+
+def _on_host(state: TrainState) -> TrainState:
+    """Copies of all arrays: the next step is free to overwrite the state's own."""
+    key = jax.random.wrap_key_data(
+        jnp.array(np.array(jax.random.key_data(state.rng))), impl=jax.random.key_impl(state.rng)
+    )
+    rest = jax.tree.map(np.array, replace(state, rng=np.zeros(0)))
+    return replace(rest, rng=key)
 
 
 def _weights(state: TrainState) -> dict[str, Any]:
@@ -140,5 +345,6 @@ def _restore_args(template: Any) -> ocp.args.StandardRestore:
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax reports each save in a dozen lines of INFO."""
-    return record.levelno > logging.INFO or "orbax" not in record.pathname
+    """Orbax reports each save in a dozen lines of INFO, and a failed one in tracebacks."""
+    own = record.levelno > logging.INFO and not record.exc_info  # an error is raised as well
+    return own or "orbax" not in record.pathname

@@ -24,6 +24,7 @@ from siamjax.evaluation.validation import Validated, Validation
 from siamjax.models import Siamese
 from siamjax.training.average import averaged
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
+from siamjax.training.doctor import Doctor
 from siamjax.training.feed import Feed
 from siamjax.training.optimizer import Patience, Plateau, with_rate_scale
 from siamjax.training.parallel import Devices
@@ -102,6 +103,7 @@ class Run:
             encoder go on from there; else None.
         best: the best value so far, or None.
         card: of the latest validation.
+        doctor: examines the state at the start and at each validation; None for none.
         on_validation: called after each.
     """
 
@@ -124,6 +126,7 @@ class Run:
     front: Siamese | None = None
     best: float | None = None
     card: DecisionCard | None = None
+    doctor: Doctor | None = None
     on_validation: Callable[[MetricsLog, Validated], None] = lambda log, validated: None
 
     def progress(self) -> dict[str, Any]:
@@ -133,6 +136,7 @@ class Run:
             "card": None if self.card is None else self.card.to_dict(),
             "patience": self.patience.state(),
             "plateau": self.plateau.state(),
+            "doctor": None if self.doctor is None else self.doctor.state(),
         }
 
     def restore(self, state: TrainState, progress: dict[str, Any]) -> None:
@@ -141,6 +145,8 @@ class Run:
         self.card = None if progress["card"] is None else DecisionCard.from_dict(progress["card"])
         self.patience.restore(progress["patience"])
         self.plateau.restore(progress["plateau"])
+        if self.doctor is not None:
+            self.doctor.restore(progress.get("doctor"))
 
 
 def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
@@ -159,6 +165,8 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     programs: dict[int, Callable] = {}
     window = _Window(run)
     with Interruption() as interruption, Progress(plan.total, at) as progress:
+        if at == 0:
+            _examine(run, devices.get(state), data, log, at, progress)
         while at < plan.total and not (interruption.requested or run.patience.exhausted):
             size = plan.size(at)
             if size not in programs:
@@ -172,6 +180,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
                 _log(run, window, state, log, at)
             if plan.due(at, plan.evaluate):
                 figures = _validate(run, averaged(devices.get(state)), log, store, at, progress)
+                _examine(run, devices.get(state), data, log, at, progress, figures)
                 state = _slow_down(run, state, figures, progress)
                 window.restart_clock()
                 if run.patience.update(float(figures[run.metric])):
@@ -247,7 +256,8 @@ def _log(run: Run, window: _Window, state: Any, log: MetricsLog, at: int) -> Non
     figures: dict[str, Any] = {name: float(value.mean()) for name, value in values.items()}
     figures |= {k: v for k, v in window.so_far().items() if k == "pairs_per_second"}
     figures["data"] = run.about["data"]["name"]
-    figures["losses"] = [round(float(x), 4) for x in values["loss"]]
+    # Nine digits give a float32 back bit for bit: another machine can be compared with this one.
+    figures["losses"] = [float(f"{x:.9g}") for x in values["loss"]]
     log.write(at, "train", figures, epoch=at / run.plan.epoch)
 
 
@@ -274,6 +284,27 @@ def _validate(
     return validated.figures
 
 
+def _examine(
+    run: Run,
+    state: TrainState,
+    data: Data,
+    log: MetricsLog,
+    at: int,
+    progress: Progress,
+    validated: dict[str, Any] | None = None,
+) -> None:
+    """Lets the doctor look, and says what is new."""
+    if run.doctor is None:
+        return
+    auc = None if validated is None else float(validated["auc"])
+    figures, findings = run.doctor.look(at, state, run.devices.get(data), auc)
+    log.write(
+        at, "doctor", figures | {"data": run.about["data"]["name"]}, epoch=at / run.plan.epoch
+    )
+    for finding in findings:
+        progress.say(f"step {at}, something is wrong: {finding}")
+
+
 def _slow_down(run: Run, state: Any, figures: dict[str, Any], progress: Progress) -> Any:
     """Lowers the learning rate in the state where the plateau's figure says so."""
     if not run.plateau.patience or not run.plateau.update(float(figures[run.plateau_metric])):
@@ -294,7 +325,7 @@ def summary(validated: Validated) -> str:
 
 
 def _save(run: Run, state: TrainState, store: CheckpointStore) -> None:
-    if store.step(LATEST) != int(state.step):
+    if store.newest(LATEST) != int(state.step):
         store.save(LATEST, state, run.about | {"progress": run.progress()})
 
 

@@ -52,7 +52,7 @@ class MetricsLog:
         self.path.touch()
         rows, whole = _parse(self.path)
         os.truncate(self.path, whole)
-        self._file = open(self.path, "ab")
+        self._file = open(self.path, "ab", buffering=0)
         self._restart_clock(rows)
 
     def write(
@@ -76,10 +76,14 @@ class MetricsLog:
         if clash:
             raise ValueError(f"figures may not be called {clash}: every row has these already")
         row |= {name: _plain(value) for name, value in figures.items()}
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._append(json.dumps(row, allow_nan=False).encode() + b"\n")
         if self._mirror:
             self._mirror.write(row)
+
+    def _append(self, line: bytes) -> None:
+        # Not buffered: what a full disk refused is not tried again at the close.
+        while line:
+            line = line[self._file.write(line) :]
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, oldest first."""
@@ -95,9 +99,9 @@ class MetricsLog:
         """
         kept = [row for row in self.rows() if row["step"] <= step]
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
-        _replace(self.path, text)
+        replace_file(self.path, text)
         self._file.close()
-        self._file = open(self.path, "ab")
+        self._file = open(self.path, "ab", buffering=0)
         self._restart_clock(kept)
         if self._mirror:
             self._mirror.rewind(step)
@@ -117,7 +121,7 @@ class MetricsLog:
         self.close()
 
     def _restart_clock(self, rows: list[dict[str, Any]]) -> None:
-        elapsed = rows[-1]["time"] if rows else 0.0
+        elapsed = rows[-1].get("time") or 0.0 if rows else 0.0
         self._start = time.monotonic() - elapsed
 
 
@@ -198,7 +202,7 @@ def write_train_curves(
     """
     text = "[train_loss]\n" + "".join(f"{float(x):.4f}," for x in losses)
     text += "\n[valid_accs]\n" + "".join(f"{float(x):.2f}," for x in accuracies)
-    _replace(Path(path), text)
+    replace_file(Path(path), text)
 
 
 class Progress:
@@ -300,7 +304,7 @@ class Progress:
         if not self._recent or self._recent[0][1] >= step or step >= self._total:
             return None
         before, first = self._recent[0]
-        return (self._total - step) * (now - before) / (step - first)
+        return (self._total - step) * max(0.0, now - before) / (step - first)
 
     def _flush(self, now: float) -> None:
         if self._pending:
@@ -371,7 +375,7 @@ def _plain(value: Any) -> Figure:
     return number if math.isfinite(number) else None
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
     unfinished = path.with_name(path.name + ".partial")
     with open(unfinished, "w", encoding="utf-8", newline="\n") as file:

@@ -1,9 +1,14 @@
+import errno
+import json
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from siamjax.training import digest
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointError, CheckpointStore
 from siamjax.training.state import TrainState
 
@@ -41,12 +46,16 @@ def test_latest_comes_back_bit_for_bit_and_describes_itself(tmp_path):
         assert_equal(store.restore_state(jax.eval_shape(make_state)), state)
 
 
-def test_only_the_newest_is_kept_and_best_holds_weights_alone(tmp_path):
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_two_latest_are_kept_and_best_holds_weights_alone(tmp_path):
     with CheckpointStore(tmp_path) as store:
         for step in (1, 2, 3):
             store.save(LATEST, make_state(step), {})
         store.save(BEST, make_state(2, scale=7.0), {"best": 0.9})
-    assert sorted(p.name for p in (tmp_path / "checkpoints" / "latest").iterdir()) == ["3"]
+    assert names(tmp_path / "checkpoints" / "latest") == ["2", "3"]
     assert not (tmp_path / "checkpoints" / "best" / "2" / "train").exists()
     with CheckpointStore(tmp_path, read_only=True) as store:
         state = make_state()
@@ -101,6 +110,135 @@ def test_a_missing_and_a_damaged_checkpoint_say_so(tmp_path):
         part.unlink()
     with (
         CheckpointStore(tmp_path, read_only=True) as store,
-        pytest.raises(CheckpointError, match="latest/4 cannot be read"),
+        pytest.raises(CheckpointError, match="the latest checkpoint of step 4 is damaged: weights"),
     ):
         store.restore_state(jax.eval_shape(make_state))
+
+
+def test_the_best_of_a_time_that_a_run_may_go_back_to_is_kept(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        for step in (1, 2, 3, 4, 5, 6):
+            store.save(BEST, make_state(step), {})
+            if step % 2 == 0:
+                store.save(LATEST, make_state(step), {})
+    assert names(tmp_path / "checkpoints" / "latest") == ["4", "6"]
+    assert names(tmp_path / "checkpoints" / "best") == ["4", "5", "6"]
+
+
+def a_file(folder, part="weights"):
+    return max((folder / part).rglob("d/*"), key=lambda p: p.stat().st_size)
+
+
+def flip(folder):
+    path = a_file(folder)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(folder):
+    path = a_file(folder, "train")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def link(folder):
+    path = a_file(folder)
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+DAMAGES = {
+    "holds other bytes than were saved": flip,
+    "had [0-9,]+ when it was saved": cut,
+    "is missing": lambda folder: a_file(folder).unlink(),
+    "about/metadata is missing": lambda folder: (folder / "about" / "metadata").unlink(),
+    "digest.json is missing": lambda folder: (folder / "digest.json").unlink(),
+    "digest.json is damaged": lambda folder: (folder / "digest.json").write_text('{"format": 1'),
+    "is not a plain file": link,
+}
+
+
+@pytest.mark.parametrize("text", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, text):
+    with CheckpointStore(tmp_path) as store:
+        for step in (4, 8):
+            store.save(LATEST, make_state(step, scale=step), {"at": step})
+    DAMAGES[text](tmp_path / "checkpoints" / "latest" / "8")
+    with CheckpointStore(tmp_path) as store:
+        assert store.newest(LATEST) == 8
+        assert store.about(LATEST) == {"at": 4}
+        state = store.restore_state(jax.eval_shape(make_state))
+        assert_equal(state, make_state(4, scale=4))
+        (note,) = store.notes
+        assert re.search(f"latest checkpoint of step 8 is damaged: .*{text}.*back to step 4", note)
+        store.forget_after(LATEST, 4)
+        store.save(LATEST, make_state(8), {"at": 8})
+    assert names(tmp_path / "checkpoints" / "latest") == ["4", "8", "8.damaged"]
+
+
+def test_where_none_is_whole_the_error_says_what_to_do(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        for step in (4, 8):
+            store.save(LATEST, make_state(step), {})
+            store.save(BEST, make_state(step), {})
+    for step in "48":
+        flip(tmp_path / "checkpoints" / "latest" / step)
+    with CheckpointStore(tmp_path) as store:
+        with pytest.raises(CheckpointError, match=r"step 8 .*step 4 .*Put back a copy") as error:
+            store.step(LATEST)
+        assert 'siamjax.load(run, checkpoint="best")' in str(error.value)
+        assert store.step(BEST) == 8
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", ["digest.json", "about/metadata"])
+def test_a_newer_format_is_refused_and_not_taken_for_damage(tmp_path, name):
+    with CheckpointStore(tmp_path) as store:
+        for step in (4, 8):
+            store.save(LATEST, make_state(step), {})
+    newest = tmp_path / "checkpoints" / "latest" / "8"
+    rewrite(newest / name, format=99)
+    if name == "about/metadata":
+        (newest / "digest.json").unlink()
+        digest.seal(newest)
+    with (
+        CheckpointStore(tmp_path) as store,
+        pytest.raises(CheckpointError, match="format 99, written by a newer siamjax"),
+    ):
+        store.step(LATEST)
+
+
+def test_a_checkpoint_from_before_digests_loads_with_a_note(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(LATEST, make_state(4), {"seed": 1})
+    folder = tmp_path / "checkpoints" / "latest" / "4"
+    (folder / "digest.json").unlink()
+    (folder / "about" / "metadata").write_text('{"seed": 1}')
+    with CheckpointStore(tmp_path) as store:
+        assert store.about(LATEST) == {"seed": 1}
+        assert_equal(store.restore_state(jax.eval_shape(make_state)), make_state(4))
+        assert "without a digest" in store.notes[0]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError()])
+def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(tmp_path, monkeypatch, error):
+    def full(folder):
+        raise error
+
+    with CheckpointStore(tmp_path) as store:
+        store.save(LATEST, make_state(4), {})
+    monkeypatch.setattr(digest, "seal", full)
+    store = CheckpointStore(tmp_path)
+    store.save(LATEST, make_state(8), {})
+    with pytest.raises(CheckpointError, match="step 8 could not be saved"):
+        store.close()
+    assert names(tmp_path / "checkpoints" / "latest") == ["4"]
+    store, first = CheckpointStore(tmp_path), OverflowError()
+    store.save(LATEST, make_state(8), {})
+    store.__exit__(OverflowError, first, None)  # what came first is what the user has to know
+    assert "could not be saved" in first.__notes__[0]
+    with CheckpointStore(tmp_path, read_only=True) as store:
+        assert store.step(LATEST) == 4
