@@ -14,7 +14,8 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 def read_keras(path: Path) -> dict[str, np.ndarray]:
     """The weights in a file of Keras, by `layer/variable` ("conv1_conv/kernel").
 
-    Layers keep their own names, wherever in nested models they lie. An optimizer's variables in
+    HDF5 checks what was written with checksums (`fletcher32`), which Keras does not ask for: a bit
+    that flipped in a number is not told. Layers keep their own names, wherever in nested models they lie. An optimizer's variables in
     the file of a whole model are not read.
 
     Args:

@@ -275,7 +275,8 @@ def test_omniglots_only_duplicate_is_found(real_data):
     ]
     assert twins.classes == ["Braille/character01"]
     assert len(found.near) == 2
-    assert not (found.leaks or found.problems)
+    assert not found.leaks
+    assert not found.problems
 
 
 def test_the_duplicate_of_braille_alone(real_data, tmp_path):
@@ -290,7 +291,8 @@ def test_the_duplicate_of_braille_alone(real_data, tmp_path):
 
 
 def test_an_evaluation_set_is_validation_and_test(tmp_path):
-    for name, alphabet in (("background", "Greek"), ("evaluation", "Keble"), ("evaluation", "Tamil")):  # fmt: skip
+    sets = (("background", "Greek"), ("evaluation", "Keble"), ("evaluation", "Tamil"))
+    for name, alphabet in sets:
         for c in (1, 2):
             draw(
                 tmp_path / f"images_{name}",
