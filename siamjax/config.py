@@ -73,6 +73,7 @@ def _pairs() -> ConfigDict:
     p.use_all = True  # consecutive: all images of each class, not as many as the smallest has
     p.groups_per_batch = 2  # in-batch: groups (alphabets) drawn for a step
     p.images_per_class = 3  # in-batch: images of each class drawn
+    p.augment_singletons = False  # a class of one image gives positives: two warps of that image
     p.turned_groups = 0.0  # in-batch: share of groups turned by 90, 180 or 270 degrees: new classes
     return p
 
@@ -259,6 +260,17 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")
+    if config.pairs.augment_singletons:
+        if config.augment.name == "none":
+            faults.append(
+                "config.pairs.augment_singletons pairs an image with itself, which teaches nothing"
+                " unless the two are warped: set config.augment.name"
+            )
+        if config.pairs.scheme not in ("balanced", "within-group", "triples"):
+            faults.append(
+                "config.pairs.augment_singletons needs config.pairs.scheme balanced, within-group"
+                f" or triples; got {config.pairs.scheme!r}"
+            )
     if config.pairs.scheme == "in-batch":
         if config.pairs.images_per_class < 2:
             faults.append("config.pairs.images_per_class must be at least 2 for scheme in-batch")

@@ -56,7 +56,7 @@ class Preprocess:
     invert: bool = False
 
     def __post_init__(self):
-        size = tuple(self.size)
+        size = tuple(self.size) if isinstance(self.size, tuple | list) else ()
         if len(size) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in size):
             raise ValueError(f"size must be (height, width) in pixels; got {self.size!r}")
         if size[0] * size[1] > MAX_PIXELS:
@@ -68,6 +68,8 @@ class Preprocess:
             raise ValueError(f"fit must be one of {', '.join(FITS)}; got {self.fit!r}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {self.channels!r}")
+        if not isinstance(self.invert, bool):
+            raise ValueError(f"invert must be True or False; got {self.invert!r}")
 
     def __call__(self, image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "h w c"]:
         """The pixels of one image.
@@ -135,7 +137,7 @@ class Preprocess:
             )
         if "size" not in values:
             raise ValueError("Preprocess needs a size: (height, width) in pixels")
-        return cls(**{**values, "size": tuple(values["size"])})
+        return cls(**values)
 
 
 def plain(image: Image.Image) -> Image.Image:

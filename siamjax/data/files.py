@@ -233,7 +233,8 @@ def _read_checked(stream: IO[bytes], size: int) -> bytes:
     start = stream.read(16)
     if size > GLANCE and not start.startswith(STARTS):
         raise ValueError(f"{size:,} bytes that do not begin as a picture does ({start[:8]!r})")
-    return start + stream.read(MAX_BYTES)
+    # No more than was there when it was measured: a read allocates what it is asked for.
+    return start + stream.read(max(0, size - len(start)))
 
 
 def read_picture(path: Path) -> bytes:

@@ -51,7 +51,8 @@ def test_a_healthy_folder(tmp_path):
     assert found.sizes == [(48, 64, 20)]
     assert found.kinds == {"grey": 20}
     assert found.formats == {"PNG": 20}
-    assert not (found.exact or found.near or found.leaks or found.problems or found.unreadable)
+    for nothing in (found.exact, found.near, found.leaks, found.problems, found.unreadable):
+        assert nothing == []
     text = as_text(found)
     assert "no two images show the same picture" in text
     assert text.endswith("Ready for training: --config.data.source=folder")
@@ -91,7 +92,7 @@ def test_a_zip_is_read_in_place(tmp_path):
     ],
 )
 def test_a_wrong_level_is_named_and_the_layouts_are_drawn(tmp_path, names, words):
-    with pytest.raises(ValueError, match=f"(?s){words}") as error:
+    with pytest.raises(ValueError, match=rf"(?s){words}") as error:
         look_at(draw(tmp_path / "d", *names))
     assert LAYOUTS in str(error.value)
 
@@ -108,7 +109,9 @@ def test_nothing_there_and_zips_only(tmp_path):
 
 
 def test_twins_across_classes_and_splits_are_leaks(tmp_path):
-    root = draw(tmp_path / "d", *tree(3, 3, "train/"), *(f"val/v{c}/{i}.png" for c in "ab" for i in "12"))  # fmt: skip
+    root = draw(
+        tmp_path / "d", *tree(3, 3, "train/"), *(f"val/v{c}/{i}.png" for c in "ab" for i in "12")
+    )
     (root / "val/va/9.bmp").parent.mkdir(exist_ok=True)
     Image.open(root / "train/c0/0.png").convert("RGB").save(root / "val/va/9.bmp")
     Image.open(root / "train/c1/1.png").save(root / "train/c2/again.jpg", quality=60)
@@ -229,7 +232,9 @@ def test_a_table_of_pairs(tmp_path):
     root = draw(tmp_path, *(f"{i}.png" for i in range(8)))
     Image.open(root / "0.png").save(root / "6.bmp")
     Image.open(root / "1.png").save(root / "6.jpg", quality=50)
-    table(root, "0.png,1.png,1,train", "2.png,3.png,0,train", "4.png,6.bmp,1,val", "6.jpg,7.png,0,val")  # fmt: skip
+    table(
+        root, "0.png,1.png,1,train", "2.png,3.png,0,train", "4.png,6.bmp,1,val", "6.jpg,7.png,0,val"
+    )
     found = look_at(root)
     assert found.layout == "pairs: a CSV of pairs"
     assert found.source == "pair_table"

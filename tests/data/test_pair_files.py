@@ -114,7 +114,10 @@ def test_many_faults_make_a_short_text(tmp_path):
         ('left,right,same\n"a"b,c,1\n', "after line 1"),
         ("left,right,same\n" + "x" * 200_000 + ",b,1\n", "after line 1: field larger than"),
         ("left,right,same\nä,b,1\n".encode("latin-1"), 'is not UTF-8 .* save it as "CSV UTF-8"'),
-        ("left,right,same\n" + "a,b\0," * 200_001 + "\n", "after line 1: a row of more than 1,000,"),
+        (
+            "left,right,same\n" + "a,b\0," * 200_001 + "\n",
+            "after line 1: a row of more than 1,000,",
+        ),
         ("," * 1_000_001, "after line 0: a row of more than 1,000,000 characters"),
         ("left,right,same\n" + '"\n",' * 300_000, "after line 1: a row of more than"),
         (b"PK\x03\x04\xff\xfe" + bytes(range(256)), "is not UTF-8"),
