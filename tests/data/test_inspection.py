@@ -92,7 +92,7 @@ def test_a_zip_is_read_in_place(tmp_path):
     ],
 )
 def test_a_wrong_level_is_named_and_the_layouts_are_drawn(tmp_path, names, words):
-    with pytest.raises(ValueError, match=rf"(?s){words}") as error:
+    with pytest.raises(ValueError, match="(?s)" + words) as error:
         look_at(draw(tmp_path / "d", *names))
     assert LAYOUTS in str(error.value)
 
