@@ -103,14 +103,17 @@ def query(places: list[str]) -> None:
 
 def show(_: list[str]) -> None:
     """Prints what a gallery holds; the run is not needed."""
+    from siamjax.data.splits import printable
     from siamjax.gallery_file import read
 
     stored = read(str(INDEX.value))
     labels = len({label for label in stored.labels if label})
-    print(f"{len(stored.names):,} images, {labels:,} labels, of {stored.about['folder']}")
-    print(f"run: {stored.about['origin']}")
+    print(
+        f"{len(stored.names):,} images, {labels:,} labels, of {printable(stored.about['folder'])}"
+    )
+    print(f"run: {printable(stored.about['origin'])}")
     for name, label in zip(stored.names, stored.labels, strict=True):
-        print(f"{label or '-'}\t{name}")
+        print(f"{printable(label) or '-'}\t{printable(name)}")
 
 
 def load():
