@@ -33,7 +33,6 @@ def main(argv: list[str]) -> None:
 
     if len(argv) != 2:
         sys.exit("error: give one folder, zip or table of pairs")
-    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore - a name may be any bytes
     config = base()
     config.data.holdout, config.seed = HOLDOUT.value, SEED.value
     validate(config)

@@ -198,7 +198,7 @@ def _splits(config: ConfigDict, place: Path, found: Decoded) -> DataSplits:
         train=train,
         validation=validation,
         test=test,
-        name=f"folder:{place.resolve().stem}",
+        name=f"folder:{printable(place.resolve().stem)}",
         summary=summarise([images], found.pixels, groups=has_groups),
         notes=(*found.notes, *([singles] if singles else []), *notes),
         fingerprint=found.key,

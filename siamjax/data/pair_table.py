@@ -29,7 +29,7 @@ from siamjax.data.decode import decode_files
 from siamjax.data.files import read_picture
 from siamjax.data.pair_files import LABELS, Faults, Rows, find_table, read_csv, read_folders
 from siamjax.data.pair_schemes import check_table, connected, distinct
-from siamjax.data.splits import data_root, name_some, part, refuse_drawer_split
+from siamjax.data.splits import data_root, name_some, part, printable, refuse_drawer_split
 from siamjax.preprocess import preprocess_of
 from siamjax.types import DataSplits, LabelledImages, PairTable
 
@@ -85,7 +85,7 @@ def pair_table(config: ConfigDict) -> DataSplits:
         train=parts["train"][0],
         validation=parts["validation"][0],
         test=parts["test"][0] if "test" in parts else None,
-        name=f"pairs:{data_root(config).resolve().stem}",
+        name=f"pairs:{printable(data_root(config).resolve().stem)}",
         summary=f"{len(rows.same):,} pairs ({agree:,} same, {len(rows.same) - agree:,} different),"
         f" {len(rows.names):,} images, {decoded.pixels}",
         notes=(*rows.notes, *decoded.notes, *said, *told),

@@ -118,7 +118,7 @@ def _open_zip(path: Path, data: np.ndarray) -> tuple[Any, Callable[[Storage], in
         start = at + 30 + name_size + extra_size
         if start + info.file_size > len(data):
             raise ValueError(f"its part {name!r} reaches beyond the end of the file: cut short?")
-        if name not in whole and zlib.crc32(data[start : start + info.file_size]) != info.CRC:
+        if name not in whole and zlib.crc32(data[start : start + info.file_size].data) != info.CRC:
             raise ValueError(
                 f"the checksum of its part {name!r} is not the one written: damaged, download it"
                 " again (or it was saved with torch.serialization.set_crc32_options(False))"
