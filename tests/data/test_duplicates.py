@@ -124,3 +124,8 @@ def test_very_many_alike_take_bounded_time_and_say_so(monkeypatch):
 def test_fewer_than_two():
     assert near_groups(np.zeros(1, np.uint64), np.zeros((1, 256), np.uint8)) == ([], True)
     assert exact_groups(np.zeros(0, "V16")) == []
+
+
+def test_equal_hashes_are_not_enough():
+    thumbs = RNG.integers(0, 256, (2, 256), np.uint8)
+    assert near_groups(np.zeros(2, np.uint64), thumbs) == ([], True)
