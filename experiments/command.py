@@ -19,6 +19,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main` as an absl app; exit status 1 and one sentence for bad input."""
     # absl shows INFO; JAX tells there of every kind of device that this machine has not.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore - a name may be any bytes
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
 
 

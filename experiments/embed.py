@@ -24,6 +24,7 @@ def main(argv: list[str]) -> None:
     """Entry point."""
     import siamjax
     from siamjax import backend
+    from siamjax.data.splits import printable
     from siamjax.embeddings import embed_folder, image_files
     from siamjax.evaluation.embedding_map import embedding_map
 
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
             found.embeddings,
             found.labels,
             MAP.value,
-            title=f"{folder.resolve().name}: {n:,} embeddings of {comparator.origin}",
+            title=f"{printable(folder.resolve().name)}: {n:,} embeddings of {comparator.origin}",
             seed=SEED.value,
             thumbnail=lambda place: comparator.pixels(folder / found.names[place]),
         )

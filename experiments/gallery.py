@@ -34,7 +34,6 @@ def main(argv: list[str]) -> None:
     """Entry point."""
     from siamjax import backend
 
-    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore - a name may be any bytes
     task, rest = (argv[1], argv[2:]) if len(argv) > 1 else ("", [])
     tasks = {"build": build, "add": add, "remove": remove, "query": query, "list": show}
     if task not in tasks:
@@ -81,6 +80,7 @@ def remove(names: list[str]) -> None:
 
 def query(places: list[str]) -> None:
     """Prints the most alike, and writes them if asked."""
+    from siamjax.data.splits import printable
     from siamjax.embeddings import embed_stream
 
     gallery, faults, answers = load(), [], []
@@ -88,9 +88,10 @@ def query(places: list[str]) -> None:
         found = gallery.search(z, TOP.value, THRESHOLD.value)
         answers += zip([places[i] for i in kept], found, strict=True)
     for place, answer in answers:
-        print(f"{place}: {answer}")
+        print(f"{printable(place)}: {printable(str(answer))}")
         for rank, match in enumerate(answer.matches, 1):
-            print(f"  {rank:3}  {match.similarity:.4f}  {match.label or '-'}  {match.name}")
+            label = printable(match.label) or "-"
+            print(f"  {rank:3}  {match.similarity:.4f}  {label}  {printable(match.name)}")
     if JSON.value:
         rows = [
             {"query": place, "known": answer.known, "label": answer.label,
@@ -103,14 +104,17 @@ def query(places: list[str]) -> None:
 
 def show(_: list[str]) -> None:
     """Prints what a gallery holds; the run is not needed."""
+    from siamjax.data.splits import printable
     from siamjax.gallery_file import read
 
     stored = read(str(INDEX.value))
     labels = len({label for label in stored.labels if label})
-    print(f"{len(stored.names):,} images, {labels:,} labels, of {stored.about['folder']}")
-    print(f"run: {stored.about['origin']}")
+    print(
+        f"{len(stored.names):,} images, {labels:,} labels, of {printable(stored.about['folder'])}"
+    )
+    print(f"run: {printable(stored.about['origin'])}")
     for name, label in zip(stored.names, stored.labels, strict=True):
-        print(f"{label or '-'}\t{name}")
+        print(f"{printable(label) or '-'}\t{printable(name)}")
 
 
 def load():

@@ -8,6 +8,8 @@ one is an error that names its nearest neighbour.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,7 @@ def _pairs() -> ConfigDict:
     p.use_all = True  # consecutive: all images of each class, not as many as the smallest has
     p.groups_per_batch = 2  # in-batch: groups (alphabets) drawn for a step
     p.images_per_class = 3  # in-batch: images of each class drawn
+    p.augment_singletons = False  # a class of one image gives positives: two warps of that image
     p.turned_groups = 0.0  # in-batch: share of groups turned by 90, 180 or 270 degrees: new classes
     return p
 
@@ -240,10 +243,75 @@ def validate(config: ConfigDict, choices: Mapping[str, Collection[str]] | None =
     for path in SHARES:
         if not 0 <= lookup(config, path) <= 1:
             faults.append(f"config.{path} must lie in 0..1; got {lookup(config, path)!r}")
+    faults += _number_faults(config) + _tuple_faults(config)
     faults += _structure_faults(config)
     if faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
         raise ValueError(f"the config has {len(faults)} fault(s):\n{lines}")
+
+
+def _leaves(config: ConfigDict, path: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for key, value in config.items():
+        inside = isinstance(value, Mapping | type(config))
+        leaves += _leaves(value, f"{path}{key}.") if inside else [(path + key, value)]
+    return leaves
+
+
+def _number_faults(config: ConfigDict) -> list[str]:
+    faults = []
+    for path, value in _leaves(config):
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                faults.append(f"config.{path} must be finite; got {value!r}")
+            if isinstance(number, int) and abs(number) >= 2**31:
+                faults.append(f"config.{path} must lie within 2**31; got {value!r}")
+    return faults
+
+
+def _tuple_faults(config: ConfigDict) -> list[str]:
+    """Of keys that hold tuples of a shape that code unpacks."""
+    number = (int, float)
+    shapes = {
+        "augment.scale": "(low, high), two numbers",
+        "data.glyph_alphabets": "(training, validation), two numbers",
+        "objective.l2": '(("path regex", factor), ...)',
+        "optimizer.groups": '(("path pattern", learning rate or None, momentum or None), ...)',
+        "optimizer.frozen": '("path pattern", ...)',
+    }
+    rows = {
+        "objective.l2": (str, number),
+        "optimizer.groups": (str, (*number, type(None)), (*number, type(None))),
+    }
+    faults = []
+    for path, shape in shapes.items():
+        value = lookup(config, path)
+        if path in rows:
+            right = all(_row(row, rows[path]) for row in value)
+        elif path == "optimizer.frozen":
+            right = all(isinstance(pattern, str) for pattern in value)
+        else:
+            right = _row(value, (number, number))
+        if not right:
+            faults.append(f"config.{path} must be {shape}; got {value!r}")
+            continue
+        for pattern in [row[0] if path in rows else row for row in value]:
+            if isinstance(pattern, str) and (fault := _pattern_fault(pattern)):
+                faults.append(f"config.{path} holds {pattern!r}, which is no pattern: {fault}")
+    return faults
+
+
+def _pattern_fault(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error)
+    return ""
+
+
+def _row(row: Any, kinds: tuple) -> bool:
+    long = isinstance(row, tuple | list) and len(row) == len(kinds)
+    return long and all(map(isinstance, row, kinds))
 
 
 def _structure_faults(config: ConfigDict) -> list[str]:
@@ -259,10 +327,10 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         seed = lookup(config, path)
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
             faults.append(f"config.{path} must be an integer in 0..2**31-1; got {seed!r}")
-    low, high = config.augment.scale
-    if not 0 < low <= high:
+    scale = config.augment.scale
+    if _row(scale, ((int, float),) * 2) and not 0 < scale[0] <= scale[1]:
         faults.append(
-            f"config.augment.scale must be (low, high), 0 < low <= high; got {(low, high)!r}"
+            f"config.augment.scale must be (low, high), 0 < low <= high; got {tuple(scale)!r}"
         )
     if not 0 <= config.augment.shear < 1:
         faults.append(
@@ -275,6 +343,17 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")
+    if config.pairs.augment_singletons:
+        if config.augment.name == "none":
+            faults.append(
+                "config.pairs.augment_singletons pairs an image with itself, which teaches nothing"
+                " unless the two are warped: set config.augment.name"
+            )
+        if config.pairs.scheme not in ("balanced", "within-group", "triples"):
+            faults.append(
+                "config.pairs.augment_singletons needs config.pairs.scheme balanced, within-group"
+                f" or triples; got {config.pairs.scheme!r}"
+            )
     if config.pairs.scheme == "in-batch":
         if config.pairs.images_per_class < 2:
             faults.append("config.pairs.images_per_class must be at least 2 for scheme in-batch")

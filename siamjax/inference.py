@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ import numpy as np
 
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
-from siamjax.data.decode import FORMATS
-from siamjax.data.files import MAX_BYTES
+from siamjax.data.decode import open_image
+from siamjax.data.files import read_picture
 from siamjax.evaluation.decision import DEFAULT, DecisionCard, probability
 from siamjax.evaluation.encoder import Encoder
 from siamjax.preprocess import Preprocess
@@ -194,16 +193,8 @@ class Comparator:
         """
         if not isinstance(image, str | os.PathLike):
             return self.preprocess(image)
-        from PIL import Image
-
         try:
-            if (size := os.stat(image).st_size) > MAX_BYTES:
-                raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} a picture may have")
-            with Image.open(io.BytesIO(Path(image).read_bytes()), formats=FORMATS) as opened:
-                width, height = opened.size
-                # Pillow itself only warns up to twice its limit, and then unpacks.
-                if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                    raise ValueError(f"{height}×{width} is more than Pillow's limit of pixels")
+            with open_image(read_picture(Path(image))) as opened:
                 return self.preprocess(opened)
         except Exception as error:  # a damaged file may provoke anything in Pillow
             text = str(error).split("\n")[0].split(" <_io.BytesIO")[0] or type(error).__name__

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FITS = ("resize", "crop", "letterbox")
 PAPER = 255  # white: what shows through transparent parts, and what letterbox pads with
-_EXIF_ORIENTATION = 0x0112
+MAX_PIXELS = 1 << 24  # of what a tower sees: a run from a stranger may ask for any size
+EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,20 @@ class Preprocess:
     invert: bool = False
 
     def __post_init__(self):
-        size = tuple(self.size)
+        size = tuple(self.size) if isinstance(self.size, tuple | list) else ()
         if len(size) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in size):
             raise ValueError(f"size must be (height, width) in pixels; got {self.size!r}")
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(
+                f"size {size!r} has more than {MAX_PIXELS:,} pixels: no tower takes it"
+            )
         object.__setattr__(self, "size", (int(size[0]), int(size[1])))
         if self.fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}; got {self.fit!r}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {self.channels!r}")
+        if not isinstance(self.invert, bool):
+            raise ValueError(f"invert must be True or False; got {self.invert!r}")
 
     def __call__(self, image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "h w c"]:
         """The pixels of one image.
@@ -80,10 +87,8 @@ class Preprocess:
         """
         from PIL import Image
 
-        picture = _upright(image) if isinstance(image, Image.Image) else _from_array(image)
-        if 0 in picture.size:
-            raise ValueError(f"the image is empty: {picture.height}×{picture.width} pixels")
-        picture = _opaque(_eight_bit(picture)).convert("L" if self.channels == 1 else "RGB")
+        picture = plain(image if isinstance(image, Image.Image) else _from_array(image))
+        picture = picture.convert("L" if self.channels == 1 else "RGB")
         pixels = np.asarray(self._fitted(picture)).reshape(*self.size, self.channels)
         return 255 - pixels if self.invert else pixels.copy()
 
@@ -132,7 +137,19 @@ class Preprocess:
             )
         if "size" not in values:
             raise ValueError("Preprocess needs a size: (height, width) in pixels")
-        return cls(**{**values, "size": tuple(values["size"])})
+        return cls(**values)
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """A picture of any mode upright, in 8 bits, on white paper: what comes before the fitting.
+
+    Raises:
+        ValueError: if it is empty, or its values are out of range.
+    """
+    picture = _upright(image)
+    if 0 in picture.size:
+        raise ValueError(f"the image is empty: {picture.height}×{picture.width} pixels")
+    return _opaque(_eight_bit(picture))
 
 
 def preprocess_of(config: ConfigDict) -> Preprocess:
@@ -193,7 +210,7 @@ def _upright(image: Image.Image) -> Image.Image:
     if getattr(image, "is_animated", False):
         image.seek(0)
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block, of whatever kind, says nothing about the pixels
         return image
     return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image

@@ -279,7 +279,13 @@ def build_feed(config: ConfigDict, splits: DataSplits) -> Feed:
     images, b = splits.train.images, config.batch_size
     table = pair_table(config, splits, "train")
     if table is None:
-        return Feed(images, class_table(splits.train), epoch=max(1, len(images) // b))
+        classes = class_table(splits.train, singletons=config.pairs.augment_singletons)
+        if config.pairs.scheme in ("within-group", "in-batch") and not len(classes.contested):
+            raise ValueError(
+                f"config.pairs.scheme {config.pairs.scheme} takes the two classes of a pair that"
+                " differs from one group, and no group of the training images has two: use balanced"
+            )
+        return Feed(images, classes, epoch=max(1, len(images) // b))
     order = partial(epoch_order, len(table.left), b, config.seed)
     rows = PairRows(*table, order=order(0))
     return Feed(images, rows, epoch=len(rows.order) // b, order=order)

@@ -4,7 +4,8 @@ from PIL import Image
 from untrained import untrained_run
 
 import siamjax
-from siamjax import embeddings, inference
+from siamjax import embeddings
+from siamjax.data import files
 from siamjax.embeddings import embed_folder, embed_stream, image_files
 
 
@@ -97,7 +98,7 @@ def test_what_is_too_large_is_not_unpacked(comparator, folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 143)
     with pytest.raises(ValueError, match="12×12 is more than Pillow's limit"):
         list(embed_stream(comparator, [folder / "top.png"]))
-    monkeypatch.setattr(inference, "MAX_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="more than the 10 a picture may have"):
         comparator.pixels(folder / "top.png")
 

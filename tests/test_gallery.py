@@ -297,7 +297,7 @@ def shape_of(name, shape):
 CHANGES = {
     "more rows": (shape_of("embeddings", [10**12, 8]), "not as large as declared"),
     "other rows": (shape_of("embeddings", [8, 5]), "digests"),
-    "no names": (lambda header: header.pop("names"), "names should be uint8"),
+    "no names": (lambda header: header.pop("names"), "does not begin where the one before it ends"),
     "half": (lambda header: header["embeddings"].update(dtype="I32"), "float32 with 2 axes"),
     "offsets": (lambda header: header["labels"].update(data_offsets=[0, 1 << 60]), "as declared"),
 }

@@ -10,7 +10,7 @@ from siamjax.config import ConfigDict
 from siamjax.preprocess import Preprocess, preprocess_of
 
 RAMP = np.array([[0, 50, 100], [150, 200, 250]], np.uint8)
-TEXT = "size must be|fit must be|channels must be"
+TEXT = "size must be|fit must be|channels must be|invert must be"
 
 
 def same_size(channels=1, **keys):
@@ -245,6 +245,10 @@ def test_round_trip_through_json():
         Preprocess.from_dict({"size": [1, 1], "scale": 2})
     with pytest.raises(ValueError, match="needs a size"):
         Preprocess.from_dict({"fit": "crop"})
+    with pytest.raises(ValueError, match="size must be"):
+        Preprocess.from_dict({"size": 3})
+    with pytest.raises(ValueError, match="has more than 16,777,216 pixels"):
+        Preprocess.from_dict({"size": [10**9, 10**9]})
 
 
 @pytest.mark.parametrize(
@@ -255,6 +259,8 @@ def test_round_trip_through_json():
         {"size": (5.0, 5)},
         {"size": (5, 5), "fit": "stretch"},
         {"size": (5, 5), "channels": 2},
+        {"size": 5},
+        {"size": (5, 5), "invert": "no"},
     ],
 )
 def test_settings_are_checked(keys):

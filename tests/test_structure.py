@@ -18,6 +18,7 @@ LAYERS = {
     "report": 5,
     "demo": 6,
     "predictions": 6,
+    "hard_classes": 6,
     "inference": 5,
     "embeddings": 5, "explain": 5, "export": 5,
     "gallery": 5, "gallery_file": 5, "gallery_items": 5,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +20,12 @@ from siamjax.data.files import Read
 from siamjax.data.splits import name_some
 from siamjax.preprocess import Preprocess
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 BATCH = 1024  # files decoded before their pixels are written: bounds the memory
+LARGE = 1 << 24  # pixels of an image that is unpacked alone, whatever the number of threads
 KINDS = {
     "1": "1-bit",
     "L": "grey",
@@ -28,6 +34,11 @@ KINDS = {
     "I": "16-bit grey",
     "F": "float",
 }
+
+
+def kind_of(mode: str) -> str:
+    """A mode of Pillow's in words."""
+    return "16-bit grey" if mode.startswith("I;16") else KINDS.get(mode, mode)
 
 
 @dataclass
@@ -40,7 +51,7 @@ class PixelFacts:
     def add(self, size: tuple[int, int], mode: str) -> None:
         """Counts an image of `size` (height, width) and Pillow mode `mode`."""
         self.sizes.add(size)
-        self.kinds["16-bit grey" if mode.startswith("I;16") else KINDS.get(mode, mode)] += 1
+        self.kinds[kind_of(mode)] += 1
 
     def __str__(self) -> str:
         if not self.sizes:
@@ -55,7 +66,53 @@ class _Outcome:
     pixels: np.ndarray | None
     size: tuple[int, int] = (0, 0)
     mode: str = ""
+    moves: bool = False
     fault: str = ""
+
+
+_ALONE = threading.Lock()
+
+
+@contextlib.contextmanager
+def open_image(data: bytes) -> Iterator[Image.Image]:
+    """An image from a file's bytes, refused before a pixel is unpacked if there are too many.
+
+    While it is open a large image keeps other large ones waiting, so memory is that of one.
+
+    Raises:
+        ValueError: if it has more pixels than Pillow's limit.
+        Exception: whatever a damaged file provokes in Pillow, also later, in the `with` block.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        # Pillow itself only warns up to twice its limit, and then unpacks.
+        if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+            raise ValueError(f"{height}×{width} is more than Pillow's limit of pixels")
+        with _ALONE if width * height > LARGE else contextlib.nullcontext():
+            yield image
+
+
+@contextlib.contextmanager
+def quiet_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads for Pillow to decode in, without its remarks on sloppy metadata, a line a file."""
+    from PIL import Image
+
+    Image.init()  # its plugins load here, once, rather than in every thread
+    with warnings.catch_warnings(), ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
+        warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
+        # `open_image` checks the size.
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        yield pool
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in a line."""
+    text = str(error).strip().split("\n")[0]
+    # Pillow says which BytesIO it was, which helps nobody.
+    text = text.split(" <_io.BytesIO")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def decode_files(
@@ -77,6 +134,7 @@ def decode_files(
     """
     kept: list[Entry] = []
     faults: list[str] = []
+    moving: list[str] = []
     facts = PixelFacts()
     with contextlib.closing(_outcomes(read, entries, preprocess)) as outcomes:
         for entry, outcome in zip(entries, outcomes, strict=True):
@@ -86,6 +144,8 @@ def decode_files(
             write(outcome.pixels)
             kept.append(entry)
             facts.add(outcome.size, outcome.mode)
+            if outcome.moves:
+                moving.append(entry.path)
     if not kept:
         raise ValueError(f"none of {len(entries):,} images could be read: {name_some(faults)}")
     notes = []
@@ -97,41 +157,28 @@ def decode_files(
         before, after = ({e.class_name for e in some} for some in (entries, kept))
         if lost := sorted(before - after):
             notes.append(f"{len(lost):,} classes have no readable image: {name_some(lost)}")
+    if moving:
+        notes.append(
+            f"{len(moving):,} images have several frames or pages, of which the first is used:"
+            f" {name_some(moving)}"
+        )
     return Collected(kept, notes, str(facts))
 
 
 def _outcomes(
     read: Read, entries: Sequence[Entry], preprocess: Preprocess
 ) -> Generator[_Outcome, None, None]:
-    from PIL import Image
-
-    Image.init()  # its plugins load here, once, rather than in every thread
-    with warnings.catch_warnings(), ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        # Its remarks on sloppy metadata would be a line for each file; of large images, see below.
-        warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    with quiet_threads() as pool:
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]
             yield from pool.map(lambda entry: _decode(read, entry.path, preprocess), batch)
 
 
 def _decode(read: Read, path: str, preprocess: Preprocess) -> _Outcome:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(read(path)), formats=FORMATS) as image:
-            width, height = image.size
-            # Pillow itself only warns up to twice its limit, and then unpacks.
-            if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                raise ValueError(f"{height}×{width} is more than Pillow's limit of pixels")
-            mode = image.mode
-            return _Outcome(preprocess(image), (height, width), mode)
+        with open_image(read(path)) as image:
+            size, mode = (image.height, image.width), image.mode
+            moves = getattr(image, "is_animated", False)
+            return _Outcome(preprocess(image), size, mode, moves)
     except Exception as error:  # whatever a damaged file provokes: it is named, and left out
-        return _Outcome(None, fault=_first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    # Pillow says which BytesIO it was, which helps nobody.
-    text = text.split(" <_io.BytesIO")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return _Outcome(None, fault=reason_of(error))

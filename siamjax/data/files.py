@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from siamjax.data.splits import name_some
 
@@ -23,6 +24,14 @@ SUFFIXES = frozenset(
 )
 SYSTEM_FILES = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 MAX_BYTES = 256 << 20  # of one file, unpacked: no honest picture is larger
+GLANCE = 1 << 20  # bytes from which a file must begin as a picture does to be read at all
+STARTS = (
+    b"\x89PNG", b"\xff\xd8", b"BM", b"GIF8", b"RIFF",
+    *(b"P" + kind for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F", b"y")),
+    b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+",
+)  # fmt: skip
+MAX_PACKING = 256  # times that a zip may have made a picture of `PACKED` bytes or more smaller
+PACKED = 32 << 20
 
 Read = Callable[[str], bytes]
 
@@ -123,8 +132,7 @@ class DirectoryFiles:
         """Gives a function from a path to that file's bytes."""
 
         def read(path: str) -> bytes:
-            _check_size(self._found[path][0])
-            return (self.root / path).read_bytes()
+            return read_picture(self.root / path)
 
         yield read
 
@@ -178,9 +186,11 @@ class ZipFiles:
 
             def read(path: str) -> bytes:
                 info = archive.getinfo(path)
-                # ZipFile reads no further than the size it was told, so a lie gains nothing.
                 _check_size(info.file_size)
-                return archive.read(info)
+                _check_packing(info)
+                # ZipFile reads no further than the size it was told, so a lie gains nothing.
+                with archive.open(info) as stream:
+                    return _read_checked(stream, info.file_size)
 
             yield read
 
@@ -192,18 +202,54 @@ def open_files(place: Path) -> FileSet:
     """The files of a directory or of a zip.
 
     Raises:
-        ValueError: if `place` is neither.
+        ValueError: if `place` is neither, or cannot be read.
     """
-    if place.is_dir():
-        return DirectoryFiles(place)
-    if zipfile.is_zipfile(place) or place.suffix.lower() == ".zip":
-        return ZipFiles(place)
+    try:
+        if place.is_dir():
+            return DirectoryFiles(place)
+        if place.is_file() and (zipfile.is_zipfile(place) or place.suffix.lower() == ".zip"):
+            return ZipFiles(place)
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read: {error.strerror}") from error
     raise ValueError(f"{place} is neither a folder nor a zip file")
 
 
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
         raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} a picture may have")
+
+
+def _check_packing(info: zipfile.ZipInfo) -> None:
+    # Of the other methods ZipFile unpacks as much as comes, whatever size was declared.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("packed with a method other than deflate: pack the zip again without it")
+    if info.file_size > max(PACKED, MAX_PACKING * info.compress_size):
+        raise ValueError(
+            f"unpacks to {info.file_size:,} bytes from {info.compress_size:,}, as no picture does"
+        )
+
+
+def _read_checked(stream: IO[bytes], size: int) -> bytes:
+    start = stream.read(16)
+    if size > GLANCE and not start.startswith(STARTS):
+        raise ValueError(f"{size:,} bytes that do not begin as a picture does ({start[:8]!r})")
+    # No more than was there when it was measured: a read allocates what it is asked for.
+    return start + stream.read(max(0, size - len(start)))
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of a file that should be a picture, and no more of them than a picture may have.
+
+    Raises:
+        ValueError: if it is too large, no regular file, or large and no picture by its first bytes.
+        OSError: if it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    _check_size(status.st_size)
+    with path.open("rb") as stream:
+        return _read_checked(stream, status.st_size)
 
 
 def _leads_out(name: str) -> bool:

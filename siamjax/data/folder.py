@@ -24,6 +24,7 @@ from siamjax.data.splits import (
     data_root,
     divide,
     name_some,
+    printable,
     refuse_drawer_split,
     singles_note,
     summarise,
@@ -169,8 +170,23 @@ def _wrong_layout(
     return (
         f"the images in {place} do not lie as expected: all two levels deep (class/image) or all"
         f" three (group/class/image).\nAccepted:\n{LAYOUTS}\nFound:\n{found}\n"
-        "Move the images, or point config.data.dir at the folder one level up or down"
+        + _other_level(place, [part for _, part, _ in located])
     )
+
+
+def _other_level(place: Path, parts: Sequence[Sequence[str]]) -> str:
+    """What to do, where the right level can be told."""
+    depths = {len(part) for part in parts}
+    if depths == {1}:
+        above = place.absolute().parent
+        return (
+            f"This looks like the folder of one class: give the folder above it, {above}, if its"
+            " folders are the classes"
+        )
+    if min(depths) > 3:
+        inside = "/".join(parts[0][: min(depths) - 3])
+        return f"This is too high a level: give a folder below it, such as {printable(inside)}"
+    return "Move the images, or give the folder one level up or down"
 
 
 def _splits(config: ConfigDict, place: Path, found: Decoded) -> DataSplits:
@@ -182,7 +198,7 @@ def _splits(config: ConfigDict, place: Path, found: Decoded) -> DataSplits:
         train=train,
         validation=validation,
         test=test,
-        name=f"folder:{place.resolve().stem}",
+        name=f"folder:{printable(place.resolve().stem)}",
         summary=summarise([images], found.pixels, groups=has_groups),
         notes=(*found.notes, *([singles] if singles else []), *notes),
         fingerprint=found.key,

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -27,6 +28,7 @@ COLUMNS = {
 WORDS = {"1": True, "true": True, "same": True, "1.0": True}
 WORDS |= {"0": False, "false": False, "different": False, "0.0": False}
 LABELS = "annos.csv"
+MAX_ROW = 1_000_000  # characters
 LAYOUTS = f"""\
   a CSV:                             folders of two images each:
     left,right,same                    DIR/.../train/1/a.jpg, b.jpg
@@ -114,7 +116,9 @@ def find_table(root: Path) -> Path:
     if root.is_file():
         return root
     tables = [
-        path for path in sorted(root.glob("*.csv")) if {"left", "right"} <= set(_columns(path))
+        path
+        for path in sorted(root.glob("*.csv"))
+        if path.is_file() and {"left", "right"} <= set(_columns(path))
     ]
     if len(tables) > 1:
         raise ValueError(
@@ -175,7 +179,7 @@ def read_folders(root: Path, faults: Faults) -> Rows:
             tops.add("/".join(parts[:-3]))
         else:
             outside.append(path)
-    lists = sorted(root.rglob(LABELS))
+    lists = sorted(path for path in root.rglob(LABELS) if path.is_file())
     if len(tops) != 1 or len(lists) != 1:
         where = f" (in {name_some(sorted(tops))})" if len(tops) > 1 else ""
         raise ValueError(
@@ -272,8 +276,38 @@ def _columns(path: Path) -> dict[str, int]:
     return {key: places[0] for key, places in found.items() if places}
 
 
+class _TooLongError(Exception):
+    """A row has too many characters."""
+
+
+class _Lines:
+    """The lines of a stream, none of them read as a whole before its length is known."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.row = 0  # characters since the last row ended: a quoted cell may hold many lines
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(MAX_ROW - self.row + 1)
+        self.row += len(line)
+        if self.row > MAX_ROW:
+            raise _TooLongError
+        if not line:
+            raise StopIteration
+        return line
+
+
 def records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV that are not empty, each with its line, the header first."""
+    """The rows of a CSV that are not empty, each with its line, the header first.
+
+    Raises:
+        ValueError: if it is no CSV, or a row has a million characters.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
     with path.open("rb") as raw:
         start = raw.read(1 << 16)
     wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -282,11 +316,18 @@ def records(path: Path) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
         with path.open(newline="", encoding="utf-16" if wide else "utf-8-sig") as stream:
-            for row in (reader := csv.reader(stream, delimiter=delimiter, strict=True)):
+            lines = _Lines(stream)
+            for row in (reader := csv.reader(lines, delimiter=delimiter, strict=True)):
                 line = reader.line_num
+                lines.row = 0
                 if any(row):
                     yield line, row
     except csv.Error as error:
         raise ValueError(f"{path}, after line {line}: {error}; is a quote not closed?") from error
+    except _TooLongError as error:
+        raise ValueError(
+            f"{path}, after line {line}: a row of more than {MAX_ROW:,} characters, which no table"
+            " of pairs has; is a quote not closed?"
+        ) from error
     except UnicodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error}): save it as "CSV UTF-8"') from error

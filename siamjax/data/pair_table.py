@@ -26,10 +26,10 @@ from siamjax.data.cache import (
     cached,
 )
 from siamjax.data.decode import decode_files
-from siamjax.data.files import MAX_BYTES
+from siamjax.data.files import read_picture
 from siamjax.data.pair_files import LABELS, Faults, Rows, find_table, read_csv, read_folders
 from siamjax.data.pair_schemes import check_table, connected, distinct
-from siamjax.data.splits import data_root, name_some, part, refuse_drawer_split
+from siamjax.data.splits import data_root, name_some, part, printable, refuse_drawer_split
 from siamjax.preprocess import preprocess_of
 from siamjax.types import DataSplits, LabelledImages, PairTable
 
@@ -71,8 +71,8 @@ def pair_table(config: ConfigDict) -> DataSplits:
     if decoded is None:
         raise ValueError(f"{place} holds no pair")
     picture = _pictures(decoded.images.images)
-    remarks = _remarks(rows, picture)
-    split, told = _divided(place, rows, picture, config)
+    said = remarks(rows, picture)
+    split, told = divided(place, rows, picture, config)
     parts = _parts(rows, decoded.images, split)
     for name in ("train", "validation"):
         try:
@@ -85,10 +85,10 @@ def pair_table(config: ConfigDict) -> DataSplits:
         train=parts["train"][0],
         validation=parts["validation"][0],
         test=parts["test"][0] if "test" in parts else None,
-        name=f"pairs:{data_root(config).resolve().stem}",
+        name=f"pairs:{printable(data_root(config).resolve().stem)}",
         summary=f"{len(rows.same):,} pairs ({agree:,} same, {len(rows.same) - agree:,} different),"
         f" {len(rows.names):,} images, {decoded.pixels}",
-        notes=(*rows.notes, *decoded.notes, *remarks, *told),
+        notes=(*rows.notes, *decoded.notes, *said, *told),
         fingerprint=hashlib.sha256(decoded.key.encode() + columns).hexdigest(),
         pairs={name: table for name, (_, table) in parts.items()},
     )
@@ -116,10 +116,7 @@ def _decoded(config: ConfigDict, rows: Rows, faults: Faults) -> Decoded | None:
         return None
 
     def read(name: str) -> bytes:
-        path = rows.base / name
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"more than the {MAX_BYTES:,} bytes a picture may have")
-        return path.read_bytes()
+        return read_picture(rows.base / name)
 
     def collect(write: Write) -> Collected:
         return decode_files(read, entries, preprocess, write)
@@ -158,8 +155,13 @@ def _pictures(images: np.ndarray) -> np.ndarray:
     return np.array([numbers.setdefault(d, len(numbers)) for d in digests])
 
 
-def _remarks(rows: Rows, picture: np.ndarray) -> list[str]:
-    """What does not forbid training, but should be known."""
+def remarks(rows: Rows, picture: np.ndarray) -> list[str]:
+    """What does not forbid training, but should be known.
+
+    Args:
+        rows: of the table.
+        picture: `[n]`, a number for each image, equal for images of equal pixels.
+    """
     left, right, notes = picture[rows.left], picture[rows.right], []
     again, torn = _repeats(left, right, rows.same)
     if again.any():
@@ -195,7 +197,7 @@ def _remarks(rows: Rows, picture: np.ndarray) -> list[str]:
     return notes
 
 
-def _divided(
+def divided(
     place: Path, rows: Rows, picture: np.ndarray, config: ConfigDict
 ) -> tuple[np.ndarray, list[str]]:
     """The split of each row, as an index into `SPLITS`, and notes."""

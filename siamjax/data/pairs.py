@@ -23,7 +23,8 @@ class ClassTable(NamedTuple):
         classes: `int32 [classes]`, class indices sorted by group.
         group_start, group_count: `int32 [groups]`, as above.
         rank: `int32 [classes]`, each class's place within its group.
-        plural: `int32 [...]`, the classes with at least two images: they can give positives.
+        plural: `int32 [...]`, the classes that can give positives: those with at least two images,
+            or all, where an image may meet another warp of itself.
         contested: `int32 [...]`, the classes whose group has at least two.
     """
 
@@ -39,8 +40,13 @@ class ClassTable(NamedTuple):
     contested: I32
 
 
-def class_table(data: LabelledImages) -> ClassTable:
+def class_table(data: LabelledImages, *, singletons: bool = False) -> ClassTable:
     """The table of a labelled set.
+
+    Args:
+        data: the images; their pixels are not looked at.
+        singletons: classes of one image give positives too, that image with itself. Only where
+            the two are warped, each in its own way, is that of any use.
 
     Raises:
         ValueError: if there are fewer than two classes, or no class has two images: then no
@@ -51,10 +57,11 @@ def class_table(data: LabelledImages) -> ClassTable:
         raise ValueError(
             f"pairs of different classes need at least two classes; the data has {len(count)}"
         )
-    if count.max() < 2:
+    if count.max() < 2 and not singletons:
         raise ValueError(
             f"pairs of one class need a class with at least two images; each of the {len(count)}"
-            " classes has one: add images, or give pairs as a table"
+            " classes has one: add images, give pairs as a table, or warp each image twice"
+            " (config.pairs.augment_singletons and config.augment.name)"
         )
     start = np.cumsum(count) - count
     images = np.argsort(data.labels, kind="stable")
@@ -66,6 +73,6 @@ def class_table(data: LabelledImages) -> ClassTable:
     rank[classes] = np.arange(len(count)) - group_start[group[classes]]
     arrays = (
         images, start, count, group, classes, group_start, group_count, rank,
-        np.flatnonzero(count >= 2), np.flatnonzero(group_count[group] >= 2),
+        np.flatnonzero(count >= (1 if singletons else 2)), np.flatnonzero(group_count[group] >= 2),
     )  # fmt: skip
     return ClassTable(*(a.astype(np.int32) for a in arrays))

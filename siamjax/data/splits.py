@@ -238,5 +238,17 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
         >>> name_some(["a", "b", "c"], most=2)
         'a, b, ... 1 more'
     """
-    shown = ", ".join(names[:most]).encode("utf-8", "backslashreplace").decode()
+    shown = ", ".join(map(printable, names[:most]))
     return shown if len(names) <= most else f"{shown}, ... {len(names) - most:,} more"
+
+
+def printable(text: str) -> str:
+    r"""A file name as a terminal may show it: what is no character to be seen is spelt out.
+
+    Newlines and control codes would write lines of their own, and some bytes are no character.
+
+    Example:
+        >>> print(printable("a\nb é"))
+        a\nb é
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from siamjax.data.splits import printable
 from siamjax.evaluation.plots import DPI, FAINT, INK
 from siamjax.types import typed
 
@@ -223,7 +224,7 @@ def _legend(figure: Figure, labels: Sequence[str]) -> None:
         for c in _colours(len(classes))[: len(classes)]
     ]
     # Matplotlib drops labels that begin with "_" and reads "$" as mathematics.
-    texts = [f" {_short(name or '(no class)')} ({count[name]:,})" for name in classes]
+    texts = [f" {_short(printable(name) or '(no class)')} ({count[name]:,})" for name in classes]
     texts = [text.replace("$", r"\$") for text in texts]
     figure.legend(
         handles, texts, loc="outside lower center", ncols=5, frameon=False, fontsize=9,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from siamjax.data.splits import printable
 from siamjax.evaluation.plots import DPI, FAINT, INK
 from siamjax.types import typed
 
@@ -67,7 +68,8 @@ def explanation(
         axes.spines[:].set_color(FAINT)
     for row, (image, name) in enumerate(zip(images, names, strict=True)):
         _image(panels[row, 0], image)
-        short = name if len(name) < 36 else "…" + name[-35:]
+        shown = printable(name)
+        short = shown if len(shown) < 36 else "…" + shown[-35:]
         panels[row, 0].set_xlabel(short, fontsize=10, color=INK, parse_math=False)
     _column(panels[:, 1], images, occlusion, "RdBu_r", f"{patch}×{patch} pixels covered",
             "score lost: red alike, blue unlike", signed=True)  # fmt: skip

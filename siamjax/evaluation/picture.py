@@ -7,6 +7,8 @@ import os
 import numpy as np
 from jaxtyping import UInt8
 
+from siamjax.data.splits import printable
+
 
 def side_by_side(
     left: UInt8[np.ndarray, "h w c"],
@@ -39,7 +41,9 @@ def side_by_side(
             axes.imshow(image)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_xlabel(name if len(name) < 36 else "…" + name[-35:], fontsize=9)
+        shown = printable(name)
+        shown = shown if len(shown) < 36 else "…" + shown[-35:]
+        axes.set_xlabel(shown, fontsize=9, parse_math=False)
     verdict = "same" if similarity > threshold else "different"
     figure.suptitle(f"similarity {similarity:.3f}: {verdict}", fontsize=14)
     figure.savefig(path, dpi=150)

@@ -327,7 +327,7 @@ def _figure(
     engine = ConstrainedLayoutEngine(wspace=0.06 if mosaic else None)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=engine)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, color=INK)
+    figure.suptitle(title, fontsize=14, color=INK, parse_math=False)
     if mosaic:
         grid = figure.subplot_mosaic([["a", "b"], ["c", "c"]], height_ratios=mosaic)
         panels = [grid[k] for k in "abc"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from siamjax.data.splits import printable
 from siamjax.evaluation import one_shot, protocols, retrieval
 from siamjax.evaluation.decision import FALSE_ACCEPT_RATES, DecisionCard
 from siamjax.evaluation.lake_runs import PROTOCOL as LAKE
@@ -204,7 +205,7 @@ def summary(result: Verification) -> list[str]:
         f" same) {result.reliability.error:.4f}"
     )
     for a, b, taken, n in result.confused[:5]:
-        lines.append(f"  confused: {a} with {b}, {taken} of {n} pairs")
+        lines.append(f"  confused: {printable(a)} with {printable(b)}, {taken} of {n} pairs")
     return lines
 
 

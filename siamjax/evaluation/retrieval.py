@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from siamjax.data.splits import printable
 from siamjax.metrics import one_shot_scores
 from siamjax.types import LabelledImages
 
@@ -51,7 +52,8 @@ class Retrieval:
         precision = ", ".join(f"precision@{k} {100 * x:.2f} %" for k, x in self.precision.items())
         alone = f"; {self.alone:,} alone in their class not looked up" if self.alone else ""
         confused = "".join(
-            f"\n  mistaken: {a}, nearest {b} in {n} queries" for a, b, n in self.confused[:5]
+            f"\n  mistaken: {printable(a)}, nearest {printable(b)} in {n} queries"
+            for a, b, n in self.confused[:5]
         )
         return (
             f"retrieval, leave-one-out, {self.queries:,} queries among {self.images:,} images"

@@ -14,8 +14,9 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 def read_keras(path: Path) -> dict[str, np.ndarray]:
     """The weights in a file of Keras, by `layer/variable` ("conv1_conv/kernel").
 
-    Layers keep their own names, wherever in nested models they lie. An optimizer's variables in
-    the file of a whole model are not read.
+    HDF5 compares checksums where a file has them (`fletcher32`), but Keras writes none: a bit that
+    flipped in a number is not told. Layers keep their own names, wherever in nested models they
+    lie. An optimizer's variables in the file of a whole model are not read.
 
     Args:
         path: of an HDF5 file, from `save_weights` or `save` of Keras 2 or 3.

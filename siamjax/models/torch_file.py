@@ -9,6 +9,7 @@ import io
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number
 
 def read_pth(path: Path) -> Arrays:
     """The arrays of a state dict that `torch.save` wrote, now or before PyTorch 1.6.
+
+    A file of today carries a checksum of each part, which is compared; the older format has none.
 
     Args:
         path: of the file.
@@ -98,6 +101,7 @@ def _open_zip(path: Path, data: np.ndarray) -> tuple[Any, Callable[[Storage], in
     if len(pickles) != 1:
         raise ValueError("it is a zip, but not one of PyTorch's: it has no data.pkl")
     root = pickles[0].removesuffix("data.pkl")
+    whole: set[str] = set()  # parts whose checksum was right
 
     def locate(name: str) -> tuple[int, int]:
         if (info := entries.get(name)) is None:
@@ -114,6 +118,12 @@ def _open_zip(path: Path, data: np.ndarray) -> tuple[Any, Callable[[Storage], in
         start = at + 30 + name_size + extra_size
         if start + info.file_size > len(data):
             raise ValueError(f"its part {name!r} reaches beyond the end of the file: cut short?")
+        if name not in whole and zlib.crc32(data[start : start + info.file_size].data) != info.CRC:
+            raise ValueError(
+                f"the checksum of its part {name!r} is not the one written: damaged, download it"
+                " again (or it was saved with torch.serialization.set_crc32_options(False))"
+            )
+        whole.add(name)
         return start, info.file_size
 
     start, size = locate(pickles[0])

@@ -25,7 +25,8 @@ def balanced(
 ) -> PairDraw:
     """Every second pair of one class, the others of two; classes uniform, then images uniform.
 
-    A positive is never an image with itself. Classes with one image give negatives only.
+    A positive is never an image with itself. Classes with one image give negatives only; where the
+    table counts them among `plural`, their one image also meets itself, each side warped anew.
 
     Args:
         key: typed random key.

@@ -1,12 +1,15 @@
 import io
+import os
 import struct
 import threading
+import time
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from siamjax.data import decode as module
 from siamjax.data.cache import Entry
 from siamjax.data.decode import PixelFacts, decode_files
 from siamjax.preprocess import Preprocess
@@ -115,3 +118,39 @@ def test_pixel_facts():
     facts.add((500, 700), "I;16")
     facts.add((500, 700), "RGB")
     assert str(facts) == "480×640 to 1200×800, RGB and 1-bit and 16-bit grey"
+
+
+def test_what_has_several_frames_gives_the_first_and_says_so():
+    frames = [Image.new("L", (4, 4), value) for value in (10, 200, 90)]
+    files = {"c/still.png": encoded(9)}
+    for kind in ("GIF", "TIFF", "WEBP", "PNG"):
+        stream = io.BytesIO()
+        options = {"lossless": True} if kind == "WEBP" else {}
+        frames[0].save(stream, kind, save_all=True, append_images=frames[1:], **options)
+        files[f"c/moves.{kind.lower()}"] = stream.getvalue()
+    written, collected = decode(files)
+    assert [int(image[0, 0, 0]) for image in written] == [9, 10, 10, 10, 10]
+    assert collected.notes == [
+        "4 images have several frames or pages, of which the first is used: c/moves.gif,"
+        " c/moves.tiff, c/moves.webp, c/moves.png"
+    ]
+
+
+def test_large_images_are_unpacked_one_at_a_time(monkeypatch):
+    """Memory is that of one, however many threads there are."""
+    monkeypatch.setattr(module, "LARGE", 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    inside, most = 0, 0
+
+    def preprocess(image):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.002)
+        inside -= 1
+        return np.zeros((4, 4, 1), np.uint8)
+
+    entries = [Entry(f"c/{i}.png", "c") for i in range(30)]
+    large = encoded()
+    decode_files(lambda path: large, entries, preprocess, lambda image: None)
+    assert most == 1

@@ -1,7 +1,10 @@
+import os
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from siamjax.data.pair_files import LAYOUTS, Faults, find_table, read_csv, read_folders
+from siamjax.data.pair_files import LAYOUTS, Faults, find_table, read_csv, read_folders, records
 from siamjax.data.splits import DataNotFound
 
 
@@ -111,12 +114,40 @@ def test_many_faults_make_a_short_text(tmp_path):
         ('left,right,same\n"a"b,c,1\n', "after line 1"),
         ("left,right,same\n" + "x" * 200_000 + ",b,1\n", "after line 1: field larger than"),
         ("left,right,same\nä,b,1\n".encode("latin-1"), 'is not UTF-8 .* save it as "CSV UTF-8"'),
+        (
+            "left,right,same\n" + "a,b\0," * 200_001 + "\n",
+            "after line 1: a row of more than 1,000,",
+        ),
+        ("," * 1_000_001, "after line 0: a row of more than 1,000,000 characters"),
+        ("left,right,same\n" + '"\n",' * 300_000, "after line 1: a row of more than"),
         (b"PK\x03\x04\xff\xfe" + bytes(range(256)), "is not UTF-8"),
     ],
 )
 def test_files_that_are_no_table(tmp_path, text, what):
     with pytest.raises(ValueError, match=what):
         rows_of(text, tmp_path)
+
+
+def test_a_line_of_any_length_is_read_no_further_than_a_row_may_be(tmp_path):
+    """A gigabyte in one line, on the disk only a hole."""
+    path = tmp_path / "long.csv"
+    with path.open("wb") as file:
+        file.write(b"left,right,same\n")
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="after line 1: a row of more than 1,000,000"):
+            list(records(path))
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        list(records(tmp_path / "x.csv"))
+    assert find_table(tmp_path) == tmp_path
 
 
 def test_the_error_draws_the_layouts(tmp_path):

@@ -33,6 +33,15 @@ def test_table_of_uneven_classes_by_hand():
     assert table.contested.tolist() == [0, 2]
 
 
+def test_singletons_may_be_plural():
+    table = class_table(uneven(), singletons=True)
+    assert table.plural.tolist() == [0, 1, 2]
+    assert table.contested.tolist() == [0, 2]
+    assert class_table(labelled(classes=4, each=1), singletons=True).plural.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="at least two classes; the data has 1"):
+        class_table(labelled(classes=1, groups=1), singletons=True)
+
+
 def test_data_without_pairs_is_refused():
     with pytest.raises(ValueError, match="at least two classes; the data has 1"):
         class_table(labelled(classes=1, groups=1))

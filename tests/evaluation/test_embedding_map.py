@@ -52,11 +52,12 @@ def test_few_classes_have_colours_and_a_legend(tmp_path, monkeypatch):
         module, "_legend", lambda figure, labels: (original(figure, labels), seen.update(f=figure))
     )
     rows, labels = clusters()
-    labels = [{"class 0": "_a$b", "class 1": "", "class 2": "中"}[label] for label in labels]
+    odd = {"class 0": "_a$b", "class 1": "", "class 2": "中\udcff\x1b"}
+    labels = [odd[label] for label in labels]
     embedding_map(rows, labels, tmp_path / "new" / "map.png", title="t")
     assert drawn(tmp_path / "new" / "map.png")[0] == (1400, 740)
     texts = [text.get_text() for text in seen["f"].legends[0].get_texts()]
-    assert texts == [r" _a\$b (8)", " (no class) (8)", " 中 (8)"]
+    assert texts == [r" _a\$b (8)", " (no class) (8)", r" 中\udcff\x1b (8)"]
     titles = [axes.get_title(loc="left") for axes in seen["f"].axes]
     assert titles == ["PCA of 24 images", "t-SNE of 24 images"]
 

@@ -1,6 +1,7 @@
 """Retrieval and open sets against slow loops; ties must never flatter."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,8 @@ def test_the_most_confused_classes():
     found = retrieve(z, images, near)
     assert found.confused == [("class0", "class1", 2)]
     assert str(found).endswith("\n  mistaken: class0, nearest class1 in 2 queries")
+    odd = replace(found, confused=[("a\x1b[2J", "\udcff", 2)])
+    assert str(odd).endswith(r"  mistaken: a\x1b[2J, nearest \udcff in 2 queries")
 
 
 def test_by_hand():

@@ -528,6 +528,16 @@ def test_compressed_parts_are_refused_unread(put):
         read_arrays(put(out.getvalue()))
 
 
+def test_a_bit_that_flipped_in_a_number_is_found(put):
+    whole = bytearray(pth({"x": VALUES}))
+    at = whole.index(VALUES.tobytes())
+    for place in range(at, at + VALUES.nbytes):
+        broken = whole.copy()
+        broken[place] ^= 16
+        with pytest.raises(ValueError, match=r"checksum of its part 'a/data/0' is not the one"):
+            read_arrays(put(broken))
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -576,7 +586,9 @@ def entry(dtype="F32", shape=(2,), data_offsets=(0, 8)):
         (safetensors(entry(data_offsets=(8, 16)), bytes(8)), "'x' is not as large as declared"),
         (safetensors(entry(shape=(3,)), bytes(16)), "'x' is not as large as declared"),
         (safetensors(entry(shape=(10**12,), data_offsets=(0, 4 * 10**12))), "not as large"),
-        (safetensors(entry() | {"y": entry()["x"]}, bytes(8)), "'y' is not as large as declared"),
+        (safetensors(entry() | {"y": entry()["x"]}, bytes(8)), "'y' does not begin where"),
+        (safetensors(entry(data_offsets=(4, 12)), bytes(12)), "'x' does not begin where"),
+        (safetensors(entry(), bytes(9)), "1 bytes at its end belong to no array"),
     ],
 )
 def test_hostile_safetensors(put, content, text):
