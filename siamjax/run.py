@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from siamjax import cluster
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.data import load
@@ -21,6 +22,7 @@ from siamjax.training import loop
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
+from siamjax.training.no_log import NoLog
 from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 
 # What a resumed run may change: how often things happen, and where they are; and how long it
@@ -61,25 +63,31 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
 def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = print) -> bool:
     """Runs a recipe in a folder, from the start or from where it was stopped.
 
+    With several processes every one calls it, with the same folder; the first one writes.
+
     Returns:
         Whether training reached its end (False after Ctrl-C or SIGTERM).
     """
     validate(config)
-    workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir, main = Path(workdir), cluster.is_main()
+    if main:
+        workdir.mkdir(parents=True, exist_ok=True)
+    say = say if main else _silent
     splits = load(config)
     for note in splits.notes:
         say(f"NOTE: {note}")
     say(f"data: {splits.summary}")
-    with CheckpointStore(workdir) as store, open_logs(workdir, config.train.tensorboard) as log:
+    logs = open_logs(workdir, config.train.tensorboard) if main else NoLog()
+    with CheckpointStore(workdir) as store, logs as log:
         run = assemble(config, splits)
         start_or_resume(config, run, store)
         if run.front is not None:
             say("frozen tower: its features are computed once an image")
             use_features(run)
-        (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
-        about = {key: run.about[key] for key in ("data", "preprocess", "versions")}
-        (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        if main:
+            (workdir / "config.json").write_text(configuration.to_json(config) + "\n")
+            about = {key: run.about[key] for key in ("data", "preprocess", "versions")}
+            (workdir / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         log.rewind(int(run.state.step))
         say(introduction(config, run))
         latest: Validated | None = None
@@ -89,9 +97,11 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
             latest = validated
             write_outputs(run, workdir, log, validated)
 
-        run.on_validation = on_validation
+        if main:
+            run.on_validation = on_validation
         done = loop.train(run, store, log)
-        write_outputs(run, workdir, log)
+        if main:
+            write_outputs(run, workdir, log)
     if latest is not None:  # after the store: a report reads what is saved
         of = "the weights of the last validation"
         found = of_validation(run.validation, latest, of=of, data=splits.name)
@@ -101,6 +111,10 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     else:
         say(f"stopped at step {int(run.state.step)}, saved; the same command goes on from there")
     return done
+
+
+def _silent(text: str) -> None:
+    """What the processes other than the first say."""
 
 
 def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from siamjax import cluster
+from siamjax.training.parallel import everywhere
 from siamjax.training.state import TrainState
 
 LATEST, BEST = "latest", "best"
@@ -38,13 +40,17 @@ class CheckpointStore:
         self._read_only = read_only
         logging.getLogger("absl").addFilter(_not_orbax)
         self._managers: dict[str, ocp.CheckpointManager] = {}
-        if not read_only:
+        if not read_only and cluster.is_main():
             for leftover in self.root.glob("*/*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover)  # a save that a kill cut short
 
     def _manager(self, kind: str) -> ocp.CheckpointManager:
         if kind not in self._managers:
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, create=not self._read_only)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=1,
+                create=not self._read_only,
+                multiprocessing_options=_processes(kind, alone=self._read_only),
+            )
             self._managers[kind] = ocp.CheckpointManager(
                 self.root / kind, options=options, item_names=("weights", "train", "about")
             )
@@ -57,11 +63,14 @@ class CheckpointStore:
     def save(self, kind: str, state: TrainState, about: dict[str, Any]) -> None:
         """Starts saving in the background; a save under way is waited for first.
 
+        Every process of a run calls it; the first one writes.
+
         Args:
             kind: `LATEST` (everything) or `BEST` (the weights).
             state: one copy, not one per device.
             about: JSON values that describe the run.
         """
+        state = everywhere(state)
         items: dict[str, Any] = {
             "weights": ocp.args.StandardSave(_weights(state)),
             "about": ocp.args.JsonSave(about),
@@ -121,6 +130,18 @@ class CheckpointStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _processes(kind: str, alone: bool) -> ocp.options.MultiprocessingOptions:
+    """Who waits for whom: several processes save together, two kinds at a time; one reads alone."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    if not alone:
+        return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{kind}-read-by-{me}"
+    )
 
 
 def _weights(state: TrainState) -> dict[str, Any]:

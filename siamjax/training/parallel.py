@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 
-from siamjax import backend
+from siamjax import backend, cluster
 
 AXIS = "data"
 Device: TypeAlias = Any  # a jax.Device; jaxlib has no type stubs
@@ -43,6 +44,11 @@ class Devices:
         """Devices over all processes."""
         return len(self.local) * jax.process_count()
 
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and talks."""
+        return cluster.is_main()
+
     def compile(self, step: Callable, steps: int = 1) -> Callable:
         """`(state, data) -> (state, figures)`, `steps` steps in one dispatch, state donated.
 
@@ -53,8 +59,10 @@ class Devices:
             return jax.pmap(many, axis_name=AXIS, donate_argnums=0, devices=self._devices())
         return backend.jit(many, donate_argnums=0)
 
-    def _devices(self) -> list[Device] | None:
-        return list(self.local) if jax.process_count() == 1 else None
+    def _devices(self) -> list[Device]:
+        """Those of all processes, as many of each; the order says whose share is which."""
+        everyone = range(jax.process_count())
+        return [d for process in everyone for d in jax.local_devices(process)[: len(self.local)]]
 
     def put(self, tree: Any) -> Any:
         """Host arrays onto the device, or a copy of them onto each device."""
@@ -78,6 +86,47 @@ class Devices:
         if not self.mapped:
             return tree
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+
+    def any(self, wish: bool, now: bool) -> bool:
+        """Whether a process wishes it; several ask each other, where `now`, and agree.
+
+        Args:
+            wish: of this process, say to stop: a signal may reach one process only.
+            now: whether to ask; the same in every process at the same step.
+        """
+        if jax.process_count() == 1:
+            return wish
+        return now and bool(np.any(multihost_utils.process_allgather(np.array(wish))))
+
+    def from_main(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """The numbers of the first process in every process, so that all decide alike."""
+        if jax.process_count() == 1:
+            return figures
+        names = sorted(name for name, value in figures.items() if isinstance(value, float))
+        own = np.array([figures[name] for name in names], np.float64).view(np.int32)  # exact
+        agreed = np.asarray(multihost_utils.broadcast_one_to_all(own)).view(np.float64)
+        return figures | dict(zip(names, agreed.tolist(), strict=True))
+
+
+def everywhere(tree: Any) -> Any:
+    """One copy of a tree, equal in every process, as arrays that all of them hold.
+
+    With one process the tree itself. Orbax writes such arrays once, from the first process.
+    """
+    if jax.process_count() == 1:
+        return tree
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def one(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(
+                one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf)
+            )
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, whole, lambda index: value[index])
+
+    return jax.tree.map(one, tree)
 
 
 def choose_devices(count: int = 0) -> Devices:
