@@ -48,6 +48,8 @@ def _data() -> ConfigDict:
     d.source = "omniglot"  # omniglot | folder | tfds | mnist | digits | pair_table | glyphs
     d.dir = placeholder(str)  # where the files are; None: $SIAMJAX_DATA, else ./data
     d.fallback = placeholder(str)  # source to use when `source` cannot be had; None: an error
+    # MiB of training images that stay on each device; more are sent there batch by batch, with the
+    d.resident_limit = 4096  # same numbers. A quarter of a 16 GB GPU: the model wants the rest
     d.cache_dir = placeholder(str)  # decoded images; None: the user's cache directory
     d.tfds_name = placeholder(str)  # source=tfds: the data set's name, e.g. "mnist"
     d.size = (105, 105)  # height, width
@@ -196,6 +198,7 @@ POSITIVE = (
     "train.steps", "train.epochs", "train.log_every", "eval.every", "eval.way", "eval.shot",
     "eval.pairs", "checkpoint.every",
 )  # fmt: skip
+NOT_NEGATIVE = ("data.resident_limit",)
 SHARES = ("data.holdout", "pairs.turned_groups", "augment.probability")
 
 
@@ -226,6 +229,9 @@ def validate(config: ConfigDict, choices: Mapping[str, Collection[str]] | None =
     for path in POSITIVE:
         if not lookup(config, path) > 0:
             faults.append(f"config.{path} must be positive; got {lookup(config, path)!r}")
+    for path in NOT_NEGATIVE:
+        if not lookup(config, path) >= 0:
+            faults.append(f"config.{path} must not be negative; got {lookup(config, path)!r}")
     for path in SHARES:
         if not 0 <= lookup(config, path) <= 1:
             faults.append(f"config.{path} must lie in 0..1; got {lookup(config, path)!r}")

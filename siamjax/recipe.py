@@ -40,6 +40,7 @@ from siamjax.training.paths import check_patterns, split
 from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
 from siamjax.training.state import TrainState, create_state
 from siamjax.training.step import make_train_step
+from siamjax.training.stream import Stream, streamed
 from siamjax.types import DataSplits, PairTable
 
 
@@ -168,6 +169,8 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
     state = create_state(whole, optimizer, feed.images.shape[1:], config.seed, frozen)
+    if feed.images.nbytes > config.data.resident_limit * 2**20:
+        feed = streamed(feed, scheme, state.rng)
     objective.check(state.params)
     check_patterns("config.optimizer.frozen", frozen, state.params)
     front, model = frozen_front(config, state.params)
@@ -177,7 +180,10 @@ def assemble(config: ConfigDict, splits: DataSplits) -> Run:
         config.checkpoint.every,
     )
     dispatch = steps_per_dispatch(
-        config.train.steps_per_dispatch, backend.scans_well(state.params), *periods
+        # A streamed batch is one step's.
+        1 if isinstance(feed, Stream) else config.train.steps_per_dispatch,
+        backend.scans_well(state.params),
+        *periods,
     )
     return Run(
         title=f"{config.model.tower} on {splits.name}",

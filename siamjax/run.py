@@ -23,6 +23,7 @@ from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
 from siamjax.training.no_log import NoLog
+from siamjax.training.stream import Stream
 from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 
 # What a resumed run may change: how often things happen, and where they are; and how long it
@@ -30,7 +31,7 @@ from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
-    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
+    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.resident_limit", "data.fallback",
     "model.weights",
 )  # fmt: skip
 
@@ -134,7 +135,7 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
 
 
 def introduction(config: ConfigDict, run: Run) -> str:
-    """What is about to run, in two lines."""
+    """What is about to run, in a few lines."""
     start = int(run.state.step)
     size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     device = run.devices.local[0]
@@ -144,8 +145,15 @@ def introduction(config: ConfigDict, run: Run) -> str:
             "NOTE: config.optimizer.frozen parameters stay as they are, and they are RANDOM: give"
             " config.model.weights\n"
         )
+    streams = ""
+    if isinstance(run.feed, Stream):
+        streams = (
+            f"the training images ({run.feed.images.nbytes / 2**20:,.1f} MiB) exceed"
+            f" config.data.resident_limit ({config.data.resident_limit}): each batch is sent to the"
+            " device by itself\n"
+        )
     return (
-        f"{random}model: {config.model.tower} tower, {config.model.head} head,"
+        f"{random}{streams}model: {config.model.tower} tower, {config.model.head} head,"
         f" {size:,} parameters\n"
         f"{'resuming at' if start else 'starting at'} step {start} of {run.plan.total},"
         f" {run.devices.count} x {device.device_kind}, {run.plan.dispatch} step(s) a dispatch"

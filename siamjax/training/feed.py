@@ -35,9 +35,13 @@ class Feed:
 
     def host(self, step: int) -> Data:
         """The data for the step after `step`, on the host."""
+        return Data(self.images, self.table_at(step))
+
+    def table_at(self, step: int) -> Any:
+        """What the scheme draws from at the step after `step`."""
         if self.order is None:
-            return Data(self.images, self.table)
-        return Data(self.images, self.table._replace(order=self.order(step // self.epoch)))
+            return self.table
+        return self.table._replace(order=self.order(step // self.epoch))
 
     def start(self, devices: Devices, step: int) -> Data:
         """The data for the step after `step`, on the devices."""
