@@ -94,7 +94,12 @@ def build_model(config: ConfigDict, axis: str | None = None) -> Siamese:
         half = config.objective.margin / 2  # of the distance, or of its square
         squared = config.objective.loss == "contrastive_squared"
         head_options.setdefault("midpoint", half**0.5 if squared else half)
-    shared = {"initial": m.init, "dtype": jnp.dtype(config.dtype), "axis": axis}
+    shared = {"initial": m.init, "dtype": jnp.dtype(config.dtype), "axis": axis, "remat": m.remat}
+    if m.remat and "remat" not in _options(TOWERS[m.tower]):
+        able = ", ".join(name for name, tower in TOWERS.items() if "remat" in _options(tower))
+        raise ValueError(
+            f"config.model.remat is for the towers {able}; got {m.tower}: set it False"
+        )
     return Siamese(
         tower=_build("tower", m.tower, TOWERS[m.tower], m.tower_options.to_dict(), shared),
         head=_build("head", m.head, HEADS[m.head], head_options, shared),

@@ -31,8 +31,8 @@ from siamjax.training.writer import MetricsLog, open_logs, write_train_curves
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
-    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.resident_limit", "data.fallback",
-    "model.weights",
+    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.resident_limit",
+    "data.fallback", "model.weights", "model.remat",
 )  # fmt: skip
 
 

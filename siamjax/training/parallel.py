@@ -62,7 +62,8 @@ class Devices:
             with jax.transfer_guard("disallow"):
                 return program(state, data)
 
-        return dispatch
+        # With several processes pmap itself moves the key, which the guard takes for a transfer.
+        return program if jax.process_count() > 1 else dispatch
 
     def program(self, step: Callable, steps: int = 1) -> Any:
         """As `compile`, with what JAX's own functions have (`lower`), and without the guard."""
