@@ -33,6 +33,11 @@ class Feed:
     epoch: int
     order: Callable[[int], np.ndarray] | None = None
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the loop has waited for data: none, they are on the device."""
+        return 0.0
+
     def host(self, step: int) -> Data:
         """The data for the step after `step`, on the host."""
         return Data(self.images, self.table_at(step))
