@@ -34,7 +34,7 @@ WINDOWS = flags.DEFINE_integer("windows", 5, "Measured windows of each way.", lo
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Length of a window.", lower_bound=0.1)
 WAYS = flags.DEFINE_list("ways", ["resident", "streamed"], "What is measured.")
 JSON = flags.DEFINE_string("json", None, "Write the figures here; -: print them.")
-PROFILE = flags.DEFINE_string("profile", None, "A folder for a trace of ten dispatches.")
+PROFILE = flags.DEFINE_string("profile", None, "A folder for a trace of five dispatches.")
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", None, "Measure each; the recipe's by default.")
 SWEEP = flags.DEFINE_bool("sweep", False, "Double the batch size until it does not fit.")
@@ -95,7 +95,7 @@ def measure(recipe: str) -> dict:
         config, splits, WINDOWS.value, SECONDS.value, WAYS.value, profile
     )
     device, peak = measured.run.devices.local[0], benchmark.process_peak()
-    flop = benchmark.flop_per_step(measured.run) / config.batch_size
+    flop = benchmark.flop_per_step(config, splits) / config.batch_size
     ways = {
         name: {
             "pairs_per_second": speed.median, "least": speed.least, "most": speed.most,
@@ -128,8 +128,9 @@ def measure(recipe: str) -> dict:
         "step_mb": measured.compiled_mib,
         "flop_per_pair": flop,
         "flop_per_second": flop * first.median,
+        # Simulated devices share one machine's cores.
         "ceiling_flop_per_second": benchmark.matmul_ceiling(config.dtype, device)
-        * measured.run.devices.count,
+        * (1 if device.platform == "cpu" else measured.run.devices.count),
     }  # fmt: skip
     show(figures)
     if profile is not None:

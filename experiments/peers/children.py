@@ -23,8 +23,9 @@ def measured(line: Sequence[str], environment: Mapping[str, str] | None = None) 
         list(line), capture_output=True, text=True, env=os.environ | dict(environment or {})
     )
     if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip() or "?").splitlines()[-1]
-        raise FailedError("killed" if done.returncode == -9 else words)
+        words = [line for line in done.stderr.splitlines() if line.strip(" -")] or ["?"]
+        words = [line for line in words if not line.startswith("For simplicity, JAX")] or words
+        raise FailedError("killed" if done.returncode == -9 else words[-1])
     return json.loads(done.stdout.splitlines()[-1])
 
 

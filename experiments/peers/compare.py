@@ -43,7 +43,8 @@ def compare(
     for row in rows:
         print(
             f"{row['name']:<32} {row['pairs_per_second']:>12,.1f} pairs/s [{row['least']:,.1f} to"
-            f" {row['most']:,.1f}], first step {row['first_step_s']:.1f} s, {row['peak_mb']:,.0f} MB",
+            f" {row['most']:,.1f}], first step {row['first_step_s']:.1f} s,"
+            f" {row['peak_mb']:,.0f} MB",
             flush=True,
         )
     return rows

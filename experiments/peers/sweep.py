@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,16 +63,16 @@ def sweep(cases: Cases, recipe: list[str], timing: list[str]) -> list[dict]:
 
 def simulated(devices: int) -> dict[str, str]:
     """An environment in which a machine without accelerators has so many devices."""
-
-    others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
     if devices == 1:
         return {}
-    return {"XLA_FLAGS": f"{others} --xla_force_host_platform_device_count={devices}".strip()}
+    name = "--xla_force_host_platform_device_count"
+    others = [f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(name)]
+    return {"XLA_FLAGS": " ".join([*others, f"{name}={devices}"])}
 
 
 def efficiency(row: dict, before: list[dict]) -> float | None:
     """Speed over that of one device times the devices, at the same batch; None if not measured."""
-    for other in before:
+    for other in [*before, row]:
         alike = all(other[key] == row[key] for key in ("batch_size", "dtype"))
         if alike and other["devices"] == 1:
             one = statistics.median(other["pairs_per_second"])
@@ -84,7 +83,7 @@ def efficiency(row: dict, before: list[dict]) -> float | None:
 def show(row: dict) -> None:
     """A case in a line."""
     speeds = row["pairs_per_second"]
-    scaling = row["scaling_efficiency"]
+    scaling = row["scaling_efficiency"] if row["devices"] > 1 else None
     told = "" if scaling is None else f", scaling {scaling:.0%}"
     if scaling is not None and row["platform"] == "cpu":
         told += " (simulated devices, which share the cores)"

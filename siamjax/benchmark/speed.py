@@ -121,11 +121,16 @@ def steady_state(
         waited, total = (sum(row[i] for row in rows) for i in (1, 2))
         measured.speeds[name] = Speed([row[0] for row in rows], waited / total)
     if profile is not None:
-        with jax.profiler.trace(str(profile), create_perfetto_trace=True):
-            for _ in range(10):
-                next(ways[names[0]])
-            jax.effects_barrier()
+        _trace(ways[names[0]], profile)
     return measured
+
+
+def _trace(way: Iterator[tuple[int, float]], folder: Path, dispatches: int = 5) -> None:
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # every call of Python would be ten times as many events
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True, profiler_options=options):
+        for _ in range(dispatches):
+            next(way)
 
 
 def _window(way: Iterator[tuple[int, float]], seconds: float) -> tuple[float, float, float]:
@@ -209,4 +214,3 @@ def _cache_hits() -> Iterator[list[str]]:
         yield hits
     finally:
         jax.monitoring.unregister_event_listener(hear)
-
