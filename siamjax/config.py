@@ -101,7 +101,7 @@ def _model() -> ConfigDict:
     m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
-    m.remat = False  # vgg, resnet_v2: maps of a block computed twice: less memory, more work
+    m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory
     m.weights = placeholder(str)  # a file of published weights to start from
     m.weights_kind = "auto"  # auto | torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
     m.sum_colours = False  # grey images: add up the three colours of the file's first kernel

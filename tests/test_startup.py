@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-SLOW = ("tensorflow_datasets", "tensorflow", "matplotlib", "sklearn", "PIL", "pooch", "tqdm", "scipy")
+SLOW = (
+    "tensorflow_datasets",
+    "tensorflow",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "pooch",
+    "tqdm",
+    "scipy",
+)
 CODE = """
 import json, sys, time
 start = time.perf_counter()
