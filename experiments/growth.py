@@ -7,6 +7,7 @@ a gallery; random images and embeddings. `--most` bounds the sizes, for a quick 
 """
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -157,7 +158,7 @@ def queries(rows: int, seconds: float) -> float:
 
 
 def draw(rows: list[dict], path: str | os.PathLike[str]) -> None:
-    """A panel a kind: speed on the left axis, memory on the right one, both from 1 up."""
+    """A panel a kind: speed on the left axis in whole decades, memory on the right one from 0."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -169,6 +170,8 @@ def draw(rows: list[dict], path: str | os.PathLike[str]) -> None:
         mine = [row for row in rows if row["kind"] == kind]
         sizes = [row["size"] for row in mine]
         axes.loglog(sizes, [row["speed"] for row in mine], "o-", color="tab:blue")
+        decades = [math.log10(row["speed"]) for row in mine] or [0]
+        axes.set_ylim(10 ** math.floor(min(decades)), 10 ** math.ceil(max(decades) + 1e-9))
         axes.set_title(title, fontsize=9)
         axes.set_ylabel(unit, color="tab:blue")
         axes.set_xticks(sizes, [f"{s:,}" for s in sizes])
