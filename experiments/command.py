@@ -18,7 +18,8 @@ PACKAGE = Path(siamjax.__file__).parent
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main` as an absl app; exit status 1 and one sentence for bad input."""
     # absl shows INFO; JAX tells there of every kind of device that this machine has not.
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    for module in ("xla_bridge", "distributed"):  # the latter: who connects where
+        logging.getLogger(f"jax._src.{module}").setLevel(logging.WARNING)
     sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore - a name may be any bytes
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
 

@@ -1,7 +1,8 @@
 """Trains a recipe: `python -m experiments.main --config=configs/omniglot.py --workdir=runs/mine`.
 
 Any key of the config can be overridden: `--config.batch_size=64`. Run again with the same
---workdir, a stopped run goes on from its latest checkpoint.
+--workdir, a stopped run goes on from its latest checkpoint. On several hosts start it on each, with
+--distributed or with --coordinator, --process and --processes (docs/scaling.md).
 
 With --overfit-one-batch it only checks that the recipe can learn a single batch by heart: it writes
 nothing, and ends with status 1 if not.
@@ -27,15 +28,26 @@ OVERFIT = flags.DEFINE_bool(
 flags.DEFINE_alias("overfit-one-batch", "overfit_one_batch")
 OVERFIT_STEPS = flags.DEFINE_integer("overfit_steps", 300, "At most so many.", lower_bound=1)
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for several.")
+PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this together.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Read these three from SLURM, Kubernetes...")
+HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat", 100, "Seconds without a sign of a process until the others end.", lower_bound=10
+)
 
 
 def main(argv: list[str]) -> None:
     """Entry point."""
-    from siamjax import backend, run, selfcheck
+    from siamjax import backend, cluster, run, selfcheck
 
-    backend.keep_memory()
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
+    cluster.join(
+        COORDINATOR.value, PROCESS.value, PROCESSES.value,
+        automatic=DISTRIBUTED.value, heartbeat=HEARTBEAT.value,
+    )  # fmt: skip
+    backend.keep_memory()
     if COMPILE_CACHE.value:
         backend.enable_compilation_cache()
     if OVERFIT.value:

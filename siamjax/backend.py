@@ -9,10 +9,12 @@ Two facts of XLA's CPU backend (jaxlib 0.10) that give no warning:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,27 @@ def compiler_options() -> dict[str, str]:
     except jax.errors.JaxRuntimeError:
         return {}  # another XLA: an experimental option may go as it came
     return EIGEN_CONVOLUTIONS
+
+
+_AS_ELSEWHERE: ContextVar[bool] = ContextVar("as_elsewhere", default=False)
+
+
+@contextlib.contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """What is traced inside is what a GPU would get, with none of a CPU's detours.
+
+    To lower a step for a GPU where there is none, and to count the plain model's operations.
+    """
+    token = _AS_ELSEWHERE.set(True)
+    try:
+        yield
+    finally:
+        _AS_ELSEWHERE.reset(token)
+
+
+def on_cpu() -> bool:
+    """Whether a program traced now will run on a CPU."""
+    return jax.default_backend() == "cpu" and not _AS_ELSEWHERE.get()
 
 
 def jit(function: Callable, **options: Any) -> Callable:
@@ -53,7 +76,7 @@ def scans_well(params: Any) -> bool:
 
     Only a kernel of a convolution has four axes.
     """
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return True
     return all(leaf.ndim < 4 for leaf in jax.tree.leaves(params))
 

@@ -50,6 +50,8 @@ def _data() -> ConfigDict:
     d.source = "omniglot"  # omniglot | folder | tfds | mnist | digits | pair_table | glyphs
     d.dir = placeholder(str)  # where the files are; None: $SIAMJAX_DATA, else ./data
     d.fallback = placeholder(str)  # source to use when `source` cannot be had; None: an error
+    # MiB of training images that stay on each device; more are sent there batch by batch, with the
+    d.resident_limit = 4096  # same numbers. A quarter of a 16 GB GPU: the model wants the rest
     d.cache_dir = placeholder(str)  # decoded images; None: the user's cache directory
     d.tfds_name = placeholder(str)  # source=tfds: the data set's name, e.g. "mnist"
     d.size = (105, 105)  # height, width
@@ -107,6 +109,7 @@ def _model() -> ConfigDict:
     m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
+    m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory
     m.weights = placeholder(str)  # a file of published weights to start from
     m.weights_kind = "auto"  # auto | torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
     m.sum_colours = False  # grey images: add up the three colours of the file's first kernel
@@ -207,6 +210,7 @@ POSITIVE = (
     "train.steps", "train.epochs", "train.log_every", "eval.every", "eval.way", "eval.shot",
     "eval.pairs", "checkpoint.every",
 )  # fmt: skip
+NOT_NEGATIVE = ("data.resident_limit",)
 SHARES = (
     "data.holdout", "pairs.turned_groups", "augment.probability", "augment.shared",
     "augment.shared_reflected", "optimizer.average",
@@ -240,6 +244,9 @@ def validate(config: ConfigDict, choices: Mapping[str, Collection[str]] | None =
     for path in POSITIVE:
         if not lookup(config, path) > 0:
             faults.append(f"config.{path} must be positive; got {lookup(config, path)!r}")
+    for path in NOT_NEGATIVE:
+        if not lookup(config, path) >= 0:
+            faults.append(f"config.{path} must not be negative; got {lookup(config, path)!r}")
     for path in SHARES:
         if not 0 <= lookup(config, path) <= 1:
             faults.append(f"config.{path} must lie in 0..1; got {lookup(config, path)!r}")

@@ -41,6 +41,7 @@ from siamjax.training.paths import check_patterns, split
 from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
 from siamjax.training.state import TrainState, create_state
 from siamjax.training.step import make_train_step
+from siamjax.training.stream import Stream, streamed
 from siamjax.types import DataSplits, PairTable
 
 # Whose versions decide the numbers of a run, or whether its files can be read.
@@ -97,7 +98,12 @@ def build_model(config: ConfigDict, axis: str | None = None) -> Siamese:
         half = config.objective.margin / 2  # of the distance, or of its square
         squared = config.objective.loss == "contrastive_squared"
         head_options.setdefault("midpoint", half**0.5 if squared else half)
-    shared = {"initial": m.init, "dtype": jnp.dtype(config.dtype), "axis": axis}
+    shared = {"initial": m.init, "dtype": jnp.dtype(config.dtype), "axis": axis, "remat": m.remat}
+    if m.remat and "remat" not in _options(TOWERS[m.tower]):
+        able = ", ".join(name for name, tower in TOWERS.items() if "remat" in _options(tower))
+        raise ValueError(
+            f"config.model.remat is for the towers {able}; got {m.tower}: set it False"
+        )
     return Siamese(
         tower=_build("tower", m.tower, TOWERS[m.tower], m.tower_options.to_dict(), shared),
         head=_build("head", m.head, HEADS[m.head], head_options, shared),
@@ -195,6 +201,8 @@ def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) ->
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
     state = create_state(whole, optimizer, feed.images.shape[1:], config.seed, frozen)
+    if feed.images.nbytes > config.data.resident_limit * 2**20:
+        feed = streamed(feed, scheme, state.rng)
     objective.check(state.params)
     check_patterns("config.optimizer.frozen", frozen, state.params)
     front, model = frozen_front(config, state.params)
@@ -204,7 +212,10 @@ def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) ->
         config.checkpoint.every,
     )
     dispatch = steps_per_dispatch(
-        config.train.steps_per_dispatch, backend.scans_well(state.params), *periods
+        # A streamed batch is one step's.
+        1 if isinstance(feed, Stream) else config.train.steps_per_dispatch,
+        backend.scans_well(state.params),
+        *periods,
     )
     return Run(
         title=f"{config.model.tower} on {splits.name}",

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from siamjax import cluster
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.data import load
@@ -25,6 +26,8 @@ from siamjax.training import loop, memory
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
+from siamjax.training.no_log import NoLog
+from siamjax.training.stream import Stream
 from siamjax.training.workdir import locked, writing
 from siamjax.training.writer import MetricsLog, open_logs, replace_file, write_train_curves
 from siamjax.types import DataSplits
@@ -34,8 +37,8 @@ from siamjax.types import DataSplits
 HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
-    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.fallback",
-    "model.weights", "train.doctor",
+    "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.resident_limit",
+    "data.fallback", "model.weights", "model.remat", "train.doctor",
 )  # fmt: skip
 
 
@@ -70,6 +73,8 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
 def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = print) -> bool:
     """Runs a recipe in a folder, from the start or from where it was stopped.
 
+    With several processes every one calls it, with the same folder; the first one writes.
+
     Returns:
         Whether training reached its end (False after Ctrl-C or SIGTERM).
 
@@ -79,20 +84,22 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
         OutOfMemoryError: with the batch that fits.
     """
     validate(config)
-    workdir = Path(workdir)
+    workdir, main = Path(workdir), cluster.is_main()
     with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
+        if main:
+            workdir.mkdir(parents=True, exist_ok=True)
         # The processes of one run share its folder; the first one holds it for all.
-        with locked(workdir, say) if jax.process_index() == 0 else nullcontext():
-            return _train(config, workdir, say)
+        with locked(workdir, say) if main else nullcontext():
+            return _train(config, workdir, say if main else _silent, main)
 
 
-def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> bool:
+def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None], main: bool) -> bool:
     splits = load(config)
     for note in splits.notes:
         say(f"NOTE: {note}")
     say(f"data: {splits.summary}")
-    with CheckpointStore(workdir) as store, open_logs(workdir, config.train.tensorboard) as log:
+    logs = open_logs(workdir, config.train.tensorboard) if main else NoLog()
+    with CheckpointStore(workdir) as store, logs as log:
         run = assemble(config, splits)
         start_or_resume(config, run, store)
         if run.front is not None:
@@ -100,8 +107,9 @@ def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> boo
             use_features(run)
         for note in store.notes:
             say(f"NOTE: {note}")
-        replace_file(workdir / "config.json", configuration.to_json(config) + "\n")
-        replace_file(workdir / "about.json", json.dumps(origin(config, run), indent=2) + "\n")
+        if main:
+            replace_file(workdir / "config.json", configuration.to_json(config) + "\n")
+            replace_file(workdir / "about.json", json.dumps(origin(config, run), indent=2) + "\n")
         log.rewind(int(run.state.step) or -1)  # a fresh start writes rows of step 0 anew
         say(introduction(config, run))
         latest: Validated | None = None
@@ -111,14 +119,16 @@ def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> boo
             latest = validated
             write_outputs(run, workdir, log, validated)
 
-        run.on_validation = on_validation
+        if main:
+            run.on_validation = on_validation
         try:
             done = loop.train(run, store, log)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not memory.exhausted(error):
                 raise
             raise memory.OutOfMemoryError(smaller_batch(config, splits, run, error)) from error
-        write_outputs(run, workdir, log)
+        if main:
+            write_outputs(run, workdir, log)
     if latest is not None:  # after the store: a report reads what is saved
         of = "the weights of the last validation"
         found = of_validation(run.validation, latest, of=of, data=splits.name)
@@ -128,6 +138,10 @@ def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> boo
     else:
         say(f"stopped at step {int(run.state.step)}, saved; the same command goes on from there")
     return done
+
+
+def _silent(text: str) -> None:
+    """What the processes other than the first say."""
 
 
 def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> None:
@@ -194,7 +208,7 @@ def smaller_batch(config: ConfigDict, splits: DataSplits, run: Run, error: BaseE
 
 
 def introduction(config: ConfigDict, run: Run) -> str:
-    """What is about to run, in two lines."""
+    """What is about to run, in a few lines."""
     start = int(run.state.step)
     size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     device = run.devices.local[0]
@@ -204,8 +218,15 @@ def introduction(config: ConfigDict, run: Run) -> str:
             "NOTE: config.optimizer.frozen parameters stay as they are, and they are RANDOM: give"
             " config.model.weights\n"
         )
+    streams = ""
+    if isinstance(run.feed, Stream):
+        streams = (
+            f"the training images ({run.feed.images.nbytes / 2**20:,.1f} MiB) exceed"
+            f" config.data.resident_limit ({config.data.resident_limit}): each batch is sent to the"
+            " device by itself\n"
+        )
     return (
-        f"{random}model: {config.model.tower} tower, {config.model.head} head,"
+        f"{random}{streams}model: {config.model.tower} tower, {config.model.head} head,"
         f" {size:,} parameters\n"
         f"{'resuming at' if start else 'starting at'} step {start} of {run.plan.total},"
         f" {run.devices.count} x {device.device_kind}, {run.plan.dispatch} step(s) a dispatch"

@@ -18,7 +18,7 @@ VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
 
 def tower(recipe):
-    """The shared network, and the size of its output; None for a recipe that is not here."""
+    """The shared network, and the size of its output."""
     if recipe == "mnist_mlp":
         parts = [nn.Flatten(), nn.Linear(784, 128), nn.ReLU()]
         for _ in range(2):
@@ -46,7 +46,55 @@ def tower(recipe):
                 before = features
             parts.append(nn.MaxPool2d(2))
         return nn.Sequential(*parts, nn.Flatten()), 4608
-    return None
+    return Frozen(), 512
+
+
+class Block(nn.Module):
+    """A pre-activation bottleneck of Keras' ResNet-v2, which halves maps in a stack's last one."""
+
+    def __init__(self, before, features, stride, first):
+        super().__init__()
+        self.stride = stride
+        self.open = nn.Sequential(nn.BatchNorm2d(before, 1.001e-5), nn.ReLU())
+        self.join = nn.Conv2d(before, 4 * features, 1, stride) if first else None
+        self.rest = nn.Sequential(
+            nn.Conv2d(before, features, 1, bias=False),
+            nn.BatchNorm2d(features, 1.001e-5),
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(features, 1.001e-5),
+            nn.ReLU(),
+            nn.Conv2d(features, 4 * features, 1),
+        )
+
+    def forward(self, x):
+        """Maps to maps."""
+        y = self.open(x)
+        short = self.join(y) if self.join else x[:, :, :: self.stride, :: self.stride]
+        return short + self.rest(y)
+
+
+class Frozen(nn.Module):
+    """ResNet152V2 without its top and without gradients; then dropout, a dense layer and ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        parts, before = [nn.Conv2d(3, 64, 7, 2, 3), nn.ZeroPad2d(1), nn.MaxPool2d(3, 2)], 64
+        for stack, blocks in enumerate((3, 8, 36, 3)):
+            for i in range(blocks):
+                stride = 2 if i == blocks - 1 and stack < 3 else 1
+                parts.append(Block(before, 64 * 2**stack, stride, i == 0))
+                before = 256 * 2**stack
+        parts += [nn.BatchNorm2d(before, 1.001e-5), nn.ReLU(), nn.Flatten()]
+        self.backbone = nn.Sequential(*parts).requires_grad_(False)
+        self.rest = nn.Sequential(nn.Dropout(0.1), nn.Linear(8192, 512), nn.ReLU())
+
+    def forward(self, x):
+        """Images to embeddings."""
+        self.backbone.eval()  # its norms keep their statistics, as Keras' frozen ones do
+        with torch.no_grad():
+            x = self.backbone(x)
+        return self.rest(x)
 
 
 class Siamese(nn.Module):
@@ -61,19 +109,22 @@ class Siamese(nn.Module):
             "mnist_cnn": lambda: nn.Linear(1, 1),
             "omniglot": lambda: nn.Linear(size, 1),
             "omniglot_vgg": lambda: nn.Sequential(nn.Linear(size, 512), nn.Linear(512, 1)),
+            "image_pairs": lambda: nn.Sequential(
+                nn.BatchNorm1d(1, 1e-3), nn.Linear(1, 1), nn.Sigmoid()
+            ),
         }[recipe]()
 
     def forward(self, left, right):
         """The head's output of each pair."""
         a, b = self.tower(left), self.tower(right)
-        if self.recipe.startswith("mnist"):
+        if self.recipe.startswith(("mnist", "image")):
             return self.head((a - b).square().sum(1, keepdim=True).clamp(min=1e-7).sqrt())[:, 0]
         return self.head((a - b).abs())[:, 0]
 
 
 def loss_of(recipe, out, same):
     """The recipe's loss."""
-    if recipe == "mnist_mlp":
+    if recipe in ("mnist_mlp", "image_pairs"):
         return (same * out**2 + (1 - same) * (1 - out).clamp(min=0) ** 2).mean()
     return F.binary_cross_entropy_with_logits(out, same)
 
@@ -81,8 +132,6 @@ def loss_of(recipe, out, same):
 def main():
     """Entry point."""
     args = arguments(["eager", "channels_last", "bfloat16"])
-    if tower(args.recipe) is None:
-        raise SystemExit(f"{args.recipe} is not written for PyTorch here")
     batch = RECIPES[args.recipe][0]
     left, right, same = (torch.from_numpy(a) for a in pairs(args.recipe, BATCHES))
     left, right = (a.permute(0, 3, 1, 2).contiguous() for a in (left, right))
@@ -93,7 +142,8 @@ def main():
     if args.recipe == "mnist_mlp":
         optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
     else:
-        optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+        trained = (p for p in model.parameters() if p.requires_grad)
+        optimizer = torch.optim.Adam(trained, 1e-4)
     half = args.variant == "bfloat16"
 
     def steps(count):

@@ -14,6 +14,7 @@ from flax.typing import Initializer
 from jax import lax
 from jaxtyping import Array, Float
 
+from siamjax import backend
 from siamjax.models import fourier
 from siamjax.types import typed
 
@@ -45,7 +46,7 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
 
 def _cpu_only(x: Array) -> bool:
     """Whether this runs on a CPU and nowhere else: a program for any batch size is exported."""
-    return jax.default_backend() == "cpu" and not jax.export.is_symbolic_dim(x.shape[0])
+    return backend.on_cpu() and not jax.export.is_symbolic_dim(x.shape[0])
 
 
 def _corners(x: Array) -> list[Array]:
@@ -163,7 +164,8 @@ def conv_pool(
 ) -> Float[Array, "n h2 w2 f"]:
     """`max_pool` of a convolution, by whichever way is faster here."""
     taps = kernel.shape[0] * kernel.shape[1]
-    if _cpu_only(x) and kernel.shape[2] == 1 and taps <= FUSED_TAPS:
+    small = kernel.shape[2] == 1 and taps <= FUSED_TAPS
+    if _cpu_only(x) and small and x.dtype == jnp.float32:
         return _fused(_padded(x, kernel.shape, padding)[..., 0], kernel[:, :, 0])
     dimensions = ("NHWC", "HWIO", "NHWC")
     y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from siamjax import backend
 from siamjax.types import typed
 
 
@@ -34,7 +35,7 @@ class Dropout(nn.Module):
         """The values, thinned out if `train`; the random stream is called "dropout"."""
         if not train or self.rate == 0:
             return x
-        if jax.default_backend() != "cpu":
+        if not backend.on_cpu():
             return nn.Dropout(self.rate, deterministic=False)(x)
         keep = hashed_mask(self.make_rng("dropout"), x.shape, 1 - self.rate)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))

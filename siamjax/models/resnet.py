@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         depth: 26, 50, 101 or 152.
         initial: "keras" or "he".
         divide: every number of channels is divided by it.
+        remat: compute a block's maps again in the backward pass.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation.
     """
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
     depth: int
     initial: str
     divide: int
+    remat: bool
     axis: str | None
     dtype: jnp.dtype
 
@@ -50,16 +52,19 @@ class Backbone(nn.Module):
         x = self._conv("conv1_conv", width, 7, stride=2, padding=3)(x)
         # Keras pads with zeros, not with minus infinity: an edge of negative values becomes 0.
         x = nn.max_pool(jnp.pad(x, _EDGE), (3, 3), (2, 2))
+        block = Backbone._block
+        if self.remat:
+            block = nn.remat(block, static_argnums=(2, 3, 4, 5, 6))
         for stack, blocks in enumerate(BLOCKS[self.depth]):
             for i in range(1, blocks + 1):
                 # Version 2 of Keras halves the maps in a stack's LAST block.
                 stride = 2 if i == blocks and stack < 3 else 1
                 name = f"conv{stack + 2}_block{i}"
-                x = self._block(x, name, width * 2**stack, stride, first=i == 1, train=train)
+                x = block(self, x, name, width * 2**stack, stride, i == 1, train)
         return nn.relu(self._norm("post_bn", train)(x))
 
     def _block(
-        self, x: Array, name: str, features: int, stride: int, *, first: bool, train: bool
+        self, x: Array, name: str, features: int, stride: int, first: bool, train: bool
     ) -> Array:
         y = nn.relu(self._norm(f"{name}_preact_bn", train)(x))
         if first:
@@ -123,6 +128,8 @@ class ResNetV2(nn.Module):
         embedding: size of the dense layer; 0 for none: the flattened maps come out.
         dropout: share of the flattened maps that is dropped in training, before the dense layer.
         divide: every number of channels of the backbone is divided by it, for small tests.
+        remat: forget a block's maps after the forward pass, and compute them again in the backward
+            pass: on a GPU less memory and more work; XLA's CPU compiler undoes it.
         from_features: the input is the flattened maps, as `embedding=0` gives them, not images:
             for a frozen backbone that ran before.
         axis: name of the device axis to share batch statistics over, or None.
@@ -142,6 +149,7 @@ class ResNetV2(nn.Module):
     embedding: int = 512
     dropout: float = 0.0
     divide: int = 1
+    remat: bool = False
     from_features: bool = False
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
@@ -165,7 +173,13 @@ class ResNetV2(nn.Module):
     def _backbone(self, x: Array, train: bool) -> Array:
         x = normalise(x, self.normalise, self.replicate_grey)
         backbone = Backbone(
-            self.depth, self.initial, self.divide, self.axis, self.dtype, name="backbone"
+            self.depth,
+            self.initial,
+            self.divide,
+            self.remat,
+            self.axis,
+            self.dtype,
+            name="backbone",
         )
         x = backbone(x, train=train and not self.frozen)
         return lax.stop_gradient(x) if self.frozen else x

@@ -34,6 +34,8 @@ class Vgg(nn.Module):
         replicate_grey: give a grey image three equal channels, so that weights trained on colour
             fit as they are; otherwise its first kernel has one input channel.
         divide: every number of channels is divided by it, for small tests.
+        remat: forget a block's maps after the forward pass, and compute them again in the backward
+            pass: on a GPU less memory and more work; XLA's CPU compiler undoes it.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
 
@@ -49,6 +51,7 @@ class Vgg(nn.Module):
     normalise: str = "none"
     replicate_grey: bool = False
     divide: int = 1
+    remat: bool = False
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
@@ -58,29 +61,34 @@ class Vgg(nn.Module):
         """Images in 0..1, `[n, h, w, c]` with h and w at least 32, to flattened maps."""
         self._check(x.shape)
         x = normalise(x, self.normalise, self.replicate_grey)
-        blocks = zip(BLOCKS[self.depth], CHANNELS, strict=True)
-        for block, (convolutions, channels) in enumerate(blocks, 1):
-            for i in range(1, convolutions + 1):
-                x = nn.Conv(
-                    channels // self.divide,
-                    (3, 3),
-                    kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-                    dtype=self.dtype,
-                    conv_general_dilated=convolve,
-                    name=f"conv{block}_{i}",
-                )(x)
-                if self.batch_norm:
-                    x = nn.BatchNorm(
-                        use_running_average=not train,
-                        momentum=0.9,
-                        epsilon=1e-5,
-                        axis_name=self.axis,
-                        dtype=self.dtype,
-                        name=f"norm{block}_{i}",
-                    )(x)
-                # ReLU and maximum commute: after the pool it has a quarter of the work.
-                x = nn.relu(max_pool(x) if i == convolutions else x)
+        block = nn.remat(Vgg._block, static_argnums=(2, 3)) if self.remat else Vgg._block
+        for number in range(1, 6):
+            x = block(self, x, number, train)
         return x.reshape(x.shape[0], -1)
+
+    def _block(self, x: Array, number: int, train: bool) -> Array:
+        convolutions, channels = BLOCKS[self.depth][number - 1], CHANNELS[number - 1]
+        for i in range(1, convolutions + 1):
+            x = nn.Conv(
+                channels // self.divide,
+                (3, 3),
+                kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+                dtype=self.dtype,
+                conv_general_dilated=convolve,
+                name=f"conv{number}_{i}",
+            )(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(
+                    use_running_average=not train,
+                    momentum=0.9,
+                    epsilon=1e-5,
+                    axis_name=self.axis,
+                    dtype=self.dtype,
+                    name=f"norm{number}_{i}",
+                )(x)
+            # ReLU and maximum commute: after the pool it has a quarter of the work.
+            x = nn.relu(max_pool(x) if i == convolutions else x)
+        return x
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if self.initial not in ("kaiming", "he"):

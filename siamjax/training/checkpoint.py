@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from siamjax import cluster
 from siamjax.training import digest
 from siamjax.training.state import TrainState
 
@@ -63,7 +64,7 @@ class CheckpointStore:
         # One thread: `best` of a step is whole before `latest` of that step, which counts on it.
         self._background = ThreadPoolExecutor(1, "checkpoint")
         logging.getLogger("absl").addFilter(_not_orbax)
-        if not read_only:
+        if not read_only and cluster.is_main():
             for leftover in (path for form in LEFTOVERS for path in self.root.glob(form)):
                 shutil.rmtree(leftover)  # a save that a kill cut short
 
@@ -140,6 +141,8 @@ class CheckpointStore:
     def save(self, kind: str, state: TrainState, about: dict[str, Any]) -> None:
         """Starts saving in the background; a save of that kind under way is waited for first.
 
+        Every process of a run calls it; the first one writes.
+
         Args:
             kind: `LATEST` (everything) or `BEST` (the weights).
             state: one copy, not one per device.
@@ -148,6 +151,9 @@ class CheckpointStore:
         Raises:
             CheckpointError: if the save before could not be finished (a full disk).
         """
+        if not cluster.is_main():
+            self._newest[kind] = int(state.step)
+            return
         self._wait(kind)
         state = _on_host(state)
         items: dict[str, Any] = {
@@ -235,6 +241,8 @@ class CheckpointStore:
 
         Those that are whole are deleted; a damaged one is kept under the name `STEP.damaged`.
         """
+        if not cluster.is_main():
+            return
         self._wait(kind)
         for later in [s for s in self.steps(kind) if s > step]:
             folder = self.root / kind / str(later)

@@ -33,11 +33,20 @@ class Feed:
     epoch: int
     order: Callable[[int], np.ndarray] | None = None
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the loop has waited for data: none, they are on the device."""
+        return 0.0
+
     def host(self, step: int) -> Data:
         """The data for the step after `step`, on the host."""
+        return Data(self.images, self.table_at(step))
+
+    def table_at(self, step: int) -> Any:
+        """What the scheme draws from at the step after `step`."""
         if self.order is None:
-            return Data(self.images, self.table)
-        return Data(self.images, self.table._replace(order=self.order(step // self.epoch)))
+            return self.table
+        return self.table._replace(order=self.order(step // self.epoch))
 
     def start(self, devices: Devices, step: int) -> Data:
         """The data for the step after `step`, on the devices."""

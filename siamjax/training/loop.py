@@ -164,10 +164,13 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     state, data = devices.put(run.state), run.feed.start(devices, at)
     programs: dict[int, Callable] = {}
     window = _Window(run)
-    with Interruption() as interruption, Progress(plan.total, at) as progress:
+    shown = Progress(plan.total, at, silent=not devices.main)
+    with Interruption() as interruption, shown as progress:
         if at == 0:
             _examine(run, devices.get(state), data, log, at, progress)
-        while at < plan.total and not (interruption.requested or run.patience.exhausted):
+        while at < plan.total and not run.patience.exhausted:
+            if devices.any(interruption.requested, plan.due(at, plan.log)):
+                break
             size = plan.size(at)
             if size not in programs:
                 programs[size] = devices.compile(run.step, size)
@@ -176,7 +179,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
             data = run.feed.turn(data, devices, at)
             window.add(figures)
             progress.update(at, **window.so_far())
-            if plan.due(at, plan.log) or interruption.requested:
+            if plan.due(at, plan.log):
                 _log(run, window, state, log, at)
             if plan.due(at, plan.evaluate):
                 figures = _validate(run, averaged(devices.get(state)), log, store, at, progress)
@@ -191,7 +194,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
             _log(run, window, state, log, at)
         run.state = jax.block_until_ready(devices.get(state))
         _save(run, run.state, store)
-    return not interruption.requested
+    return at >= plan.total or run.patience.exhausted
 
 
 class _Window:
@@ -272,16 +275,17 @@ def _validate(
     run.encoder.weights = {"params": state.params, "batch_stats": state.batch_stats}
     validated = run.validation(run.encoder)
     run.card = validated.card
-    figures = validated.figures | {"data": run.about["data"]["name"]}
+    agreed = run.devices.from_main(validated.figures)
+    figures = agreed | {"data": run.about["data"]["name"]}
     log.write(at, "validation", figures, epoch=at / run.plan.epoch)
     progress.say(f"step {at}: {summary(validated)}")
-    value = float(validated.figures[run.metric])
+    value = float(agreed[run.metric])
     sign = 1 if run.larger_is_better else -1
     if math.isfinite(value) and (run.best is None or sign * value > sign * run.best):
         run.best = value
         store.save(BEST, state, run.about | {"progress": run.progress()})
     run.on_validation(log, validated)
-    return validated.figures
+    return agreed
 
 
 def _examine(

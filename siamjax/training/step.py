@@ -27,11 +27,12 @@ from siamjax.types import PairDraw, SetDraw
 
 
 class Data(NamedTuple):
-    """What stays on the device for the whole run.
+    """What a step reads: on the device for the whole run, or streamed there for this step.
 
     Attributes:
         images: `uint8 [n, h, w, c]`, or `float32` features of a frozen tower as they are.
-        table: what the pair scheme draws from.
+        table: what the pair scheme draws from; or, where batches are gathered on the host, this
+            device's share of a draw, and `images` are its images.
     """
 
     images: Any
@@ -115,11 +116,12 @@ def prepare(
     state: TrainState, data: Data, scheme: Callable, augment: Callable, axis: str | None
 ) -> tuple[PairDraw | SetDraw, Array, Array]:
     """This device's share of the draw, its images in 0..1 `[n, h, w, c]`, and a dropout key."""
-    key_draw, key_warp, key_dropout = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
-    draw = scheme(key_draw, state.step, data.table)
+    key_draw, key_warp, key_dropout = step_keys(state.rng, state.step)
+    drawn = isinstance(data.table, PairDraw | SetDraw)
+    draw = data.table if drawn else scheme(key_draw, state.step, data.table)
     if axis:
         part = lax.axis_index(axis)
-        draw = share(draw, part, lax.axis_size(axis))
+        draw = draw if drawn else share(draw, part, lax.axis_size(axis))
         key_dropout = jax.random.fold_in(key_dropout, part)
     # One key per image of the whole batch: the warps do not depend on the number of devices.
     fold_each = jax.vmap(jax.random.fold_in, (None, 0))
@@ -130,6 +132,12 @@ def prepare(
         images = images.astype(jnp.float32) / 255
     turns = draw.turns.reshape(-1) if isinstance(draw, SetDraw) else None
     return draw, augment(keys, images, turns, shared_keys), key_dropout
+
+
+def step_keys(rng: Array, step: Array | int) -> tuple[Array, Array, Array]:
+    """The keys of a step: for its draw, its warps and its dropout."""
+    draw, warp, dropout = jax.random.split(jax.random.fold_in(rng, step), 3)
+    return draw, warp, dropout
 
 
 def forward(

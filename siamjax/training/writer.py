@@ -219,6 +219,7 @@ class Progress:
         stream: where to; None: the standard error of the moment.
         every: seconds between lines where there is no bar.
         clock: gives seconds.
+        silent: show nothing.
 
     Example:
         >>> with Progress(1000, 0, interactive=False, stream=sys.stdout) as progress:
@@ -238,14 +239,16 @@ class Progress:
         stream: TextIO | None = None,
         every: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        silent: bool = False,
     ):
         self._total, self._unit, self._every, self._clock = total, unit, every, clock
+        self._silent = silent
         self._stream = sys.stderr if stream is None else stream
         self._recent: deque[tuple[float, int]] = deque(maxlen=self.RECENT)
         self._printed = -math.inf
         self._pending = ""
         self._bar = None
-        if self._stream.isatty() if interactive is None else interactive:
+        if not silent and (self._stream.isatty() if interactive is None else interactive):
             from tqdm import tqdm
 
             form = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}"
@@ -285,7 +288,7 @@ class Progress:
         """Prints a line of its own, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
-        else:
+        elif not self._silent:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:

@@ -4,6 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import command
+
+from experiments import table
+from experiments.peers import sweep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -39,3 +43,61 @@ def test_this_library_stands_beside_whatever_peers_there_are(tmp_path):
     assert "siamjax on cpu" in done.stdout
     if len(rows) == 1:
         assert "not measured: tensorflow" in done.stdout
+
+
+FIGURES = """
+import json, sys
+size = int(next(a for a in sys.argv if "batch_size" in a).split("=")[1])
+if size > 8:
+    sys.exit("error: a step does not fit")
+devices = int(next(a for a in sys.argv if "devices" in a).split("=")[1])
+print(json.dumps({
+    "batch_size": size, "devices": devices, "dtype": "float32", "platform": "cpu",
+    "pairs_per_second": [100.0 * devices ** 0.5] * 3, "first_step_s": 1.0, "peak_mb": 10.0,
+    "device_peak_mb": None, "flop_per_second": 1.0, "ceiling_flop_per_second": 2.0,
+}))
+"""
+
+
+def test_a_sweep_doubles_until_it_does_not_fit_and_tells_scaling(monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "ours", lambda *flags: [sys.executable, "-c", FIGURES, *flags])
+    rows = sweep.sweep(sweep.Cases([4], True, [1, 4], ["float32"]), ["--config=x"], [])
+    assert [(row["batch_size"], row["devices"]) for row in rows] == [(4, 1), (8, 1), (4, 4), (8, 4)]
+    assert [row["scaling_efficiency"] for row in rows] == [1, 1, 0.5, 0.5]
+    out = capsys.readouterr().out
+    assert "batch 16, 1 device(s), float32: error: a step does not fit" in out
+    assert "scaling 50% (simulated devices" in out
+
+
+def test_simulated_devices_replace_those_of_the_environment(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--a=b --xla_force_host_platform_device_count=8")
+    assert sweep.simulated(1) == {}
+    flags = sweep.simulated(2)["XLA_FLAGS"].split()
+    assert flags == ["--a=b", "--xla_force_host_platform_device_count=2"]
+
+
+def test_the_table_has_a_column_for_each_peer_and_a_ratio():
+    rows = [
+        {"name": name, "pairs_per_second": speed, "first_step_s": 2.0, "peak_mb": 300.0}
+        for name, speed in (
+            ("siamjax on cpu", 60.0), ("Keras 3 on tensorflow", 20.0), ("PyTorch 2 bfloat16", 90.0),
+        )
+    ]  # fmt: skip
+    lines = list(table.table({"omniglot": rows}))
+    assert lines[2] == "| `omniglot` | 60.0 | 20.0 | - | - | - | 90.0 | 3.00 × |"
+    assert lines[6] == "| `omniglot` | 2.0 | 2.0 | - | - | - | 2.0 |"
+
+
+@pytest.mark.slow
+def test_one_measurement_says_everything(tmp_path):
+    out = tmp_path / "figures.json"
+    done = command(
+        "experiments.benchmark", "--config=tests/experiments/tiny_config.py", "--windows=1",
+        "--seconds=0.2", f"--json={out}", f"--config.data.cache_dir={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert set(figures["start_s"]) == {"import", "data", "build", "compile", "first_dispatch"}
+    assert sum(figures["start_s"].values()) <= figures["first_step_s"]
+    assert 0 < figures["flop_per_second"] < figures["ceiling_flop_per_second"] * 2
+    assert "of a product of float32 matrices here" in done.stdout

@@ -152,7 +152,8 @@ def test_a_step_that_is_not_finite_leaves_the_state_and_reports():
         state.step, state.params | {"head": head}, state.batch_stats, state.opt_state, state.rng
     )
     before = jax.device_get((bad.params, bad.batch_stats))
-    after, figures = ONE.compile(step)(bad, DATA)  # the reference's program: compiled already
+    # The reference's program: compiled already.
+    after, figures = ONE.compile(step)(ONE.put(bad), ONE.put(DATA))
     assert not np.isfinite(figures["loss"][0])
     assert int(after.step) == 0
     jax.tree.map(np.testing.assert_array_equal, (after.params, after.batch_stats), before)

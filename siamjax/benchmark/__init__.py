@@ -1,0 +1,27 @@
+"""How fast a recipe's step runs here, what it needs, and what it could reach."""
+
+from __future__ import annotations
+
+from siamjax.benchmark.machine import (
+    DoesNotFitError,
+    available_memory,
+    device_peak,
+    matmul_ceiling,
+    process_peak,
+    versions,
+)
+from siamjax.benchmark.speed import Measured, Speed, steady_state
+from siamjax.benchmark.work import flop_per_step
+
+__all__ = [
+    "DoesNotFitError",
+    "Measured",
+    "Speed",
+    "available_memory",
+    "device_peak",
+    "flop_per_step",
+    "matmul_ceiling",
+    "process_peak",
+    "steady_state",
+    "versions",
+]
