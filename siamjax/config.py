@@ -108,6 +108,7 @@ def _model() -> ConfigDict:
     m.head = "weighted_l1"  # a name in siamjax.models.HEADS
     m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
+    m.views = 1  # quarter turns of each image whose comparisons are averaged, 1 to 4
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
     m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory
     m.weights = placeholder(str)  # a file of published weights to start from
@@ -347,6 +348,12 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         faults.append(
             "config.augment.shared_stretch must be at least 1, which is none; got"
             f" {config.augment.shared_stretch!r}"
+        )
+    if config.model.views not in (1, 2, 3, 4):
+        faults.append(f"config.model.views must be 1, 2, 3 or 4; got {config.model.views!r}")
+    elif config.model.views > 1 and len(size) == 2 and size[0] != size[1]:
+        faults.append(
+            f"config.model.views turns images by quarters, so they must be square; got {size!r}"
         )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")

@@ -12,12 +12,11 @@ import numpy as np
 from siamjax import gallery_file
 from siamjax.embeddings import embed_stream
 from siamjax.evaluation.decision import DEFAULT
-from siamjax.evaluation.nearest import Nearest, Shortlist
+from siamjax.evaluation.nearest import Nearest
 from siamjax.gallery_file import GalleryError, Stored
 from siamjax.gallery_items import Item, digest, items, name_of
 from siamjax.inference import Comparator, listed
 from siamjax.models.heads import Cosine, Euclidean
-from siamjax.models.relational import Relational
 
 if TYPE_CHECKING:
     from siamjax.inference import OneImage
@@ -87,10 +86,9 @@ class Added(NamedTuple):
 class Gallery:
     """Embeddings of known images; queries are compared with all of them.
 
-    Each image goes through the tower once, when it is added. For the Euclidean and the cosine head
-    a matrix product proposes candidates (`Nearest`), for others all are candidates; the head ranks
-    them, so a similarity is that of `comparator.similarity`. The search is exact but for the
-    relational head, which sees the 256 best by its cosine (`Shortlist`).
+    Each image goes through the tower once, when it is added. The search is exact: for the
+    Euclidean and the cosine head a matrix product proposes candidates (`Nearest`), for others all
+    are candidates; the head ranks them, so a similarity is that of `comparator.similarity`.
 
     Args:
         comparator: of a run.
@@ -108,7 +106,7 @@ class Gallery:
         self.names: list[str] = []
         self.labels: list[str] = []
         self._digests: list[bytes] = []
-        self._nearest: Nearest | Shortlist | None = None
+        self._nearest: Nearest | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -325,15 +323,15 @@ class Gallery:
         return gallery
 
 
-def nearest(comparator: Comparator, embeddings: np.ndarray) -> Nearest | Shortlist | None:
+def nearest(comparator: Comparator, embeddings: np.ndarray) -> Nearest | None:
     """The matrix-product search, for a head that has one; None where it must see all rows."""
     head = comparator.encoder.model.head
+    if comparator.encoder.model.views > 1:
+        return None  # a mean of comparisons is not the comparison of one vector
     if isinstance(head, Cosine):
         return Nearest(embeddings, cosine=True)
     if isinstance(head, Euclidean) and head.p == 2:
         return Nearest(embeddings, floor=head.epsilon)
-    if isinstance(head, Relational):
-        return Shortlist(embeddings, head.embedding)
     return None
 
 

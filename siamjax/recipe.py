@@ -107,6 +107,7 @@ def build_model(config: ConfigDict, axis: str | None = None) -> Siamese:
     return Siamese(
         tower=_build("tower", m.tower, TOWERS[m.tower], m.tower_options.to_dict(), shared),
         head=_build("head", m.head, HEADS[m.head], head_options, shared),
+        views=m.views,
     )
 
 
@@ -279,7 +280,7 @@ def frozen_front(
     model = build_model(config, axis)
     parts = split_model(model) if config.model.cache_features else None
     turned = config.pairs.scheme == "in-batch" and config.pairs.turned_groups > 0
-    if parts is None or config.augment.name != "none" or turned:
+    if parts is None or config.augment.name != "none" or turned or config.model.views > 1:
         return None, model
     trained = split(params, tuple(config.optimizer.frozen))[0]
     return (None, model) if "backbone" in trained["tower"] else parts

@@ -1,7 +1,4 @@
-"""`Nearest`: the rows that can be among a query's k best, found by one matrix product.
-
-`Shortlist`: the rows worth a closer look.
-"""
+"""`Nearest`: the rows that can be among a query's k best, found by one matrix product."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from siamjax.types import typed
 
 BLOCK = 1 << 17  # rows of one product: 100,000 fit
 PRODUCT = 1 << 22  # numbers in all products of one turn
-SHORTLIST = 256  # candidates for a head that looks at both images
 UNIT = 2.0**-24  # half a unit in the last place of 1.0, float32
 
 
@@ -74,27 +70,6 @@ class Nearest:
             # Not `row <= limit`: what overflowed has no bounds, and stays a candidate.
             found += [np.flatnonzero(~(row > limit)) for row, limit in zip(low, worst, strict=True)]
         return found
-
-
-class Shortlist:
-    """Candidates for a head that is too slow for all rows: the best by the cosine of one part.
-
-    Not exact: a row that the head would rank high, but whose cosine is not among the best, is
-    missed. The more candidates, the rarer that is.
-
-    Args:
-        rows: embeddings.
-        part: their first numbers, of which the cosine is taken.
-        size: candidates at least.
-    """
-
-    def __init__(self, rows: Float[np.ndarray, "n d"], part: int, size: int = SHORTLIST):
-        self._part, self._size = part, size
-        self._nearest = Nearest(rows[:, :part], cosine=True)
-
-    def candidates(self, queries: Float[np.ndarray, "m d"], k: int) -> list[Int[np.ndarray, "..."]]:
-        """For each query the rows worth comparing, in ascending order."""
-        return self._nearest.candidates(queries[:, : self._part], max(k, self._size))
 
 
 @jax.jit

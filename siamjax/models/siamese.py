@@ -19,10 +19,14 @@ class Siamese(nn.Module):
     Attributes:
         tower: `(images [n, h, w, c], train=) -> [n, d]`.
         head: `(left [..., d], right [..., d], train=) -> Distance | Logit`.
+        views: outside training, quarter turns of each image whose comparisons are averaged: 1 to 4.
+            An embedding then holds those of all views, `[n, views * d]`. A net that was trained on
+            turned classes judges each turn anew, for as many runs of the tower.
     """
 
     tower: nn.Module
     head: nn.Module
+    views: int = 1
 
     @typed
     def __call__(
@@ -55,7 +59,7 @@ class Siamese(nn.Module):
         """
         z = self.embed(images, train=train).reshape(groups, len(images) // groups, -1)
         among = getattr(self.head, "among", None)  # of a head that has a quicker way for one set
-        if among is not None:
+        if among is not None and (train or self.views == 1):
             output = among(z, train=train)
         else:
             output = self.compare(z[:, :, None], z[:, None, :], train=train)
@@ -68,7 +72,11 @@ class Siamese(nn.Module):
         """Images, `uint8` or float in 0..1, to embeddings."""
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
-        return self.tower(images, train=train)  # pyright: ignore[reportCallIssue]
+        if train or self.views == 1:
+            return self.tower(images, train=train)  # pyright: ignore[reportCallIssue]
+        turned = jnp.concatenate([jnp.rot90(images, k, (1, 2)) for k in range(self.views)])
+        z = self.tower(turned, train=train)  # pyright: ignore[reportCallIssue]
+        return jnp.moveaxis(z.reshape(self.views, len(images), -1), 0, 1).reshape(len(images), -1)
 
     @typed
     def compare(
@@ -79,4 +87,11 @@ class Siamese(nn.Module):
         train: bool = False,
     ) -> PairOutput:
         """Embeddings, broadcast against each other, to comparisons."""
-        return self.head(left, right, train=train)  # pyright: ignore[reportCallIssue]
+        if train or self.views == 1:
+            return self.head(left, right, train=train)  # pyright: ignore[reportCallIssue]
+        sides = (jnp.split(side, self.views, -1) for side in (left, right))
+        outputs = [
+            self.head(a, b, train=train)  # pyright: ignore[reportCallIssue]
+            for a, b in zip(*sides, strict=True)
+        ]
+        return jax.tree.map(lambda *values: sum(values) / len(values), *outputs)

@@ -125,7 +125,8 @@ def _look(
         similarity, same, counted = compare(left, right), draw.same, draw.weight > 0
         separation = _separation(jnp.abs(left - right).mean(-1), same, counted)
     else:
-        similarity = compare(z[:, None], z[None, :])
+        groups = z.reshape(len(draw.weight), -1, z.shape[-1])
+        similarity = compare(groups[:, :, None], groups[:, None]).reshape(len(z), -1)
         (same, counted), separation = comparisons(draw), jnp.zeros(())
     difference = jnp.abs(z - jnp.roll(z, 1, 0)).mean()
     ends = (z < 0.02) | (z > 0.98)

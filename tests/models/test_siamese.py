@@ -51,6 +51,41 @@ def test_an_embedding_does_not_depend_on_the_rest_of_the_batch(built):
     np.testing.assert_allclose(answers["embed"][2:3], answers["embed alone"], atol=1e-6)
 
 
+@pytest.mark.parametrize("head", ["cosine", "euclidean", "relational"])
+def test_views_average_the_comparisons_of_quarter_turns(head):
+    options = {"embedding": 4, "grid": 3, "channels": 2, "hidden": 3}
+    relational = head == "relational"
+    model = Siamese(
+        TOWERS["small_resnet"](width=2, embedding=4, tokens=2 if relational else 0),
+        HEADS[head](**options) if relational else HEADS[head](),
+        views=4,
+    )
+    images = jnp.asarray(np.random.default_rng(0).random((6, 24, 24, 1)), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images[:3], images[3:])
+
+    @jax.jit
+    def ask(variables, images):
+        single = model.clone(views=1)
+        apply = partial(model.apply, variables)
+        each = [single.apply(variables, jnp.rot90(images, k, (1, 2)), method="all_pairs").value
+                for k in range(4)]  # fmt: skip
+        train = {"train": True, "method": "all_pairs", "mutable": ["batch_stats"]}
+        return {
+            "views": apply(images, method="all_pairs").value,
+            "turned": apply(jnp.rot90(images, 1, (1, 2)), method="all_pairs").value,
+            "mean": sum(each) / 4,
+            "first": each[0],
+            "training": apply(images, **train)[0].value,
+            "training alone": single.apply(variables, images, **train)[0].value,
+        }
+
+    answers = ask(variables, images)
+    np.testing.assert_allclose(answers["views"], answers["mean"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers["views"], answers["turned"], rtol=1e-4, atol=1e-5)
+    assert np.abs(answers["views"] - answers["first"]).max() > 1e-3
+    np.testing.assert_array_equal(answers["training"], answers["training alone"])
+
+
 def test_training_updates_batch_statistics_once_for_both_sides(built):
     variables, images, answers = built
     old = variables["batch_stats"]["tower"]["stem_norm"]["mean"]
