@@ -179,7 +179,8 @@ def _eval() -> ConfigDict:
     e.way = 20  # classes in a one-shot trial
     e.shot = 1  # support images per class
     e.trials = 320  # one-shot trials in a validation; 0: none
-    e.pairs = 2000  # validation pairs in a validation
+    e.pairs = 2000  # validation pairs in a validation, where they are drawn
+    e.pair_scheme = placeholder(str)  # all-once | consecutive; None: as in training, else drawn
     return e
 
 

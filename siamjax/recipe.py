@@ -60,6 +60,7 @@ def validate(config: ConfigDict) -> None:
             "data.source": tuple(SOURCES),
             "data.fallback": (*SOURCES, "none", "None", ""),
             "pairs.scheme": (*SCHEMES, *PAIR_TABLES, "explicit"),
+            "eval.pair_scheme": tuple(PAIR_TABLES),
             "augment.name": tuple(AUGMENTATIONS),
             "model.tower": tuple(TOWERS),
             "model.head": tuple(HEADS),
@@ -306,6 +307,8 @@ def build_feed(config: ConfigDict, splits: DataSplits) -> Feed:
 def pair_table(config: ConfigDict, splits: DataSplits, split: str) -> PairTable | None:
     """The fixed pairs of a split: the source's own, or the scheme's; None where pairs are drawn."""
     scheme = config.pairs.scheme
+    if split != "train" and config.eval.pair_scheme is not None:
+        scheme = config.eval.pair_scheme
     if scheme == "explicit":
         if split not in splits.pairs:
             raise ValueError(

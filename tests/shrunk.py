@@ -35,6 +35,8 @@ def shrunk(path, cache_dir):
     small = {"koch": 65, "vgg": 32, "resnet_v2": 32}.get(config.model.tower, 16)
     config.data.size = (small, small)
     config.model.tower_options.update(SMALL.get(config.model.tower, {}))
+    if config.model.head == "relational":
+        config.model.head_options.update(embedding=8, grid=2)  # 2x2 places are left of 16x16
     # An epoch of a table has to pass in a few steps.
     config.batch_size = 480 if config.pairs.scheme in ("all-once", "consecutive") else 12
     config.train.update(steps=4, epochs=1, log_every=2, devices=1)

@@ -1,0 +1,109 @@
+"""What each part of a recipe is worth: trains it with and without, and measures each alike.
+
+    python -m experiments.ablation --workdir=runs/ablation [--steps=500 --trials=4000 --out=table.md]
+
+Every variant is `configs/omniglot_best.py` with a few keys changed, trained for the same steps from
+the same seed in a process of its own, and measured by `experiments.evaluate` on the validation
+alphabets. The line of each can be repeated by itself; a variant that is done is not trained again.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from experiments import command
+
+WORKDIR = flags.DEFINE_string("workdir", None, "A folder for the variants' runs.")
+RECIPE = flags.DEFINE_string("recipe", "configs/omniglot_best.py", "What is varied.")
+STEPS = flags.DEFINE_integer("steps", 500, "Of each training.", lower_bound=1)
+TRIALS = flags.DEFINE_integer("trials", 4000, "Of each measurement.", lower_bound=1)
+SEEDS = flags.DEFINE_integer("seeds", 1, "Trainings of each variant.", lower_bound=1)
+ONLY = flags.DEFINE_list("only", None, "Names of variants; default: all.")
+CHANGES = flags.DEFINE_list("changes", [], "Keys for all of them: data.fallback=glyphs.")
+OUT = flags.DEFINE_string("out", None, "Write the table here too.")
+
+COSINE = ["model.head=cosine", "model.tower_options.tokens=0"]
+VARIANTS: dict[str, list[str]] = {
+    "the recipe": [],
+    "cosine head": COSINE,
+    "one view": ["model.views=1"],
+    "cosine head, one view": [*COSINE, "model.views=1"],
+    "no shared maps": ["augment.shared=0.0"],
+    "no turned alphabets": ["pairs.turned_groups=0.0"],
+    "affine warps only": ["augment.name=affine"],
+    "half of each warp": [
+        "augment.rotation=7.5", "augment.shear=0.15", "augment.scale=(0.9,1.12)",
+        "augment.translation=1.5", "augment.elastic=0.6",
+    ],
+    "the weights, not their mean": ["optimizer.average=0.0"],
+    "supervised_contrastive": ["objective.loss=supervised_contrastive"],
+    "prototypical": ["objective.loss=prototypical"],
+    "all pairs, cross-entropy": ["objective.loss=bce"],
+    "two images a class": ["pairs.images_per_class=2", "pairs.groups_per_batch=3"],
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    """Entry point."""
+    if argv[1:]:
+        sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
+    names = ONLY.value or list(VARIANTS)
+    if unknown := [name for name in names if name not in VARIANTS]:
+        sys.exit(f"error: no variant {unknown[0]!r}; there are {', '.join(VARIANTS)}")
+    root = Path(str(WORKDIR.value))
+    lines = [
+        f"| variant, {STEPS.value:,} steps | changed keys | 20-way 1-shot error | steps a second |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in names:
+        for seed in range(SEEDS.value):
+            lines.append(measured(name, seed, root / f"{name.replace(' ', '_')}-{seed}"))
+            print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    print(f"\n{text}")
+    if OUT.value:
+        Path(OUT.value).write_text(text)
+
+
+def measured(name: str, seed: int, run: Path) -> str:
+    """Trains and measures one variant: its row of the table."""
+    keys = [*CHANGES.value, *VARIANTS[name], f"seed={seed}", f"train.steps={STEPS.value}"]
+    keys += [f"eval.every={STEPS.value}", f"checkpoint.every={STEPS.value}"]
+    options = [f"--config={RECIPE.value}", *(f"--config.{key}" for key in keys)]
+    run_command("main", *options, f"--workdir={run}")
+    found = run / "evaluation.json"
+    run_command(
+        "evaluate", f"--workdir={run}", "--protocol=within-alphabet", f"--trials={TRIALS.value}",
+        f"--json={found}",
+    )  # fmt: skip
+    result = json.loads(found.read_text())["results"][0]
+    low, high = (100 * (1 - x) for x in reversed(result["interval"]))
+    changed = ", ".join(f"`{key}`" for key in VARIANTS[name]) or "-"
+    error = f"{100 * (1 - result['accuracy']):.1f} % [{low:.1f}, {high:.1f}]"
+    return f"| {name}{f', seed {seed}' if seed else ''} | {changed} | {error} | {speed(run):.2f} |"
+
+
+def run_command(name: str, *arguments: str) -> None:
+    """Runs `python -m experiments.<name>`, and ends where it fails."""
+    print(f"$ python -m experiments.{name} {' '.join(arguments)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", f"experiments.{name}", *arguments]).returncode
+    if status:
+        sys.exit(f"error: that ended with status {status}")
+
+
+def speed(run: Path) -> float:
+    """Steps per second of a run, the median over its lines of metrics."""
+    import numpy as np
+
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    pairs = [row["pairs_per_second"] for row in rows if "pairs_per_second" in row]
+    config = json.loads((run / "config.json").read_text())["config"]
+    return float(np.median(pairs)) / config["batch_size"]
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir"])
+    command.run(main)

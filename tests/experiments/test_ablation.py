@@ -1,0 +1,48 @@
+import ast
+import json
+
+import pytest
+from commands import command
+from shrunk import recipe_file, shrunk
+
+from experiments.ablation import VARIANTS, speed
+from siamjax import config as configuration
+from siamjax import recipe
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_valid_config_that_differs(name, tmp_path):
+    original = shrunk(recipe_file("omniglot_best"), tmp_path)
+    config = original.copy_and_resolve_references()
+    with config.unlocked():
+        for change in VARIANTS[name]:
+            path, value = change.split("=")
+            *rooms, key = path.split(".")
+            section = config
+            for room in rooms:
+                section = section[room]
+            assert key in section, path
+            try:
+                section[key] = ast.literal_eval(value)
+            except ValueError:
+                section[key] = value
+        if config.model.head == "cosine":
+            config.model.head_options = configuration.options()  # not the shrunk relational head's
+        recipe.validate(config)
+        assert (config.to_dict() == original.to_dict()) == (not VARIANTS[name])
+
+
+def test_speed_is_the_median_in_steps(tmp_path):
+    rows = [{"pairs_per_second": v} for v in (10.0, 30.0, 20.0)] + [{"auc": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"batch_size": 5}}))
+    assert speed(tmp_path) == 4
+
+
+@pytest.mark.slow
+def test_a_variant_is_trained_and_measured(tmp_path):
+    done = command(
+        "experiments.ablation", f"--workdir={tmp_path}", "--steps=2", "--trials=20",
+        "--only=cosine head", "--changes=data.source=glyphs,eval.trials=20",
+    )  # fmt: skip
+    assert "| cosine head | `model.head=cosine`, `model.tower_options.tokens=0` |" in done.stdout
