@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: trains it with and without, and measures each alike.
 
-    python -m experiments.ablation --workdir=runs/ablation [--steps=500 --trials=4000 --out=table.md]
+    python -m experiments.ablation --workdir=runs/ablation --steps=500 --out=table.md
 
 Every variant is `configs/omniglot_best.py` with a few keys changed, trained for the same steps from
 the same seed in a process of its own, and measured by `experiments.evaluate` on the validation
