@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app
 
@@ -38,7 +40,25 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     try:
         main(argv)
     except ValueError as error:
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if PACKAGE not in raised_in.parents:
+        if (text := _sentence(error)) is None:
             raise  # not a sentence of ours: show where it came from
-        sys.exit(f"error: {error}")
+        sys.exit(text)
+
+
+def _sentence(error: BaseException) -> str | None:
+    """What a user should read of an error; None where it is a fault of ours."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    ours = isinstance(error, ValueError) and PACKAGE in raised_in.parents
+    return f"error: {error}" if ours else None
+
+
+def end_now(error: BaseException) -> NoReturn:
+    """Says what went wrong and ends the process at once, with status 1.
+
+    For one of several processes: an orderly end would wait for the others, who may be waiting for
+    this one; when it is gone, they end too.
+    """
+    print(_sentence(error) or "".join(traceback.format_exception(error)), file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

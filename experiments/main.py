@@ -54,7 +54,12 @@ def main(argv: list[str]) -> None:
         if not selfcheck.overfit_one_batch(CONFIG.value, OVERFIT_STEPS.value):
             sys.exit(1)
         return
-    run.train(CONFIG.value, str(WORKDIR.value))
+    try:
+        run.train(CONFIG.value, str(WORKDIR.value))
+    except BaseException as error:
+        if cluster.alone():
+            raise
+        command.end_now(error)
 
 
 @flags.multi_flags_validator(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 HEARTBEAT = 100  # seconds
 
@@ -66,6 +70,27 @@ def join(
     return True
 
 
+def alone() -> bool:
+    """Whether this process is the only one of its run."""
+    return jax.process_count() == 1
+
+
 def is_main() -> bool:
     """Whether this process is the one that writes files and talks: number 0, or the only one."""
     return jax.process_index() == 0
+
+
+def all_ready(ready: bool) -> bool:
+    """Whether every process is ready; each one calls it at the same place, and waits there."""
+    if alone():
+        return ready
+    return bool(np.all(multihost_utils.process_allgather(np.array(ready))))
+
+
+def all_same(text: str) -> bool:
+    """Whether every process calls it with the same text."""
+    if alone():
+        return True
+    mark = np.frombuffer(hashlib.sha256(text.encode()).digest()[:4], np.int32)
+    marks = np.asarray(multihost_utils.process_allgather(mark))
+    return bool((marks == mark[0]).all())

@@ -30,8 +30,9 @@ from siamjax.losses import LOSSES, PAIR_LOSSES, SET_LOSSES
 from siamjax.models import HEADS, TOWERS, Siamese
 from siamjax.models.pretrained import KINDS, import_weights
 from siamjax.training.diagnosis import first_bad_module
-from siamjax.training.doctor import Doctor, examiner
-from siamjax.training.features import split_model
+from siamjax.training.doctor import Doctor
+from siamjax.training.examination import examiner
+from siamjax.training.features import resident_bytes, split_model
 from siamjax.training.feed import Feed
 from siamjax.training.loop import Plan, Run, steps_per_dispatch
 from siamjax.training.objective import Objective
@@ -203,16 +204,14 @@ def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) ->
     augment = build_augmentation(config)
     frozen = tuple(config.optimizer.frozen)
     state = create_state(whole, optimizer, feed.images.shape[1:], config.seed, frozen)
-    if feed.images.nbytes > config.data.resident_limit * 2**20:
-        feed = streamed(feed, scheme, state.rng)
     objective.check(state.params)
     check_patterns("config.optimizer.frozen", frozen, state.params)
     front, model = frozen_front(config, state.params)
-    periods = (
-        config.train.log_every,
-        feed.epoch if epochs else config.eval.every,
-        config.checkpoint.every,
-    )
+    if resident_bytes(front, state, feed.images) > config.data.resident_limit * 2**20:
+        feed = streamed(feed, scheme, state.rng)
+    examine = examiner(model, scheme, augment, objective, frozen, devices.count)
+    every = feed.epoch if epochs else config.eval.every
+    periods = config.train.log_every, every, config.checkpoint.every
     dispatch = steps_per_dispatch(
         # A streamed batch is one step's.
         1 if isinstance(feed, Stream) else config.train.steps_per_dispatch,
@@ -250,7 +249,7 @@ def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) ->
         ),
         plateau_metric=config.optimizer.plateau_metric,
         front=front,
-        doctor=build_doctor(config, examiner(model, scheme, augment, objective, frozen)),
+        doctor=build_doctor(config, examine),
     )
 
 

@@ -7,7 +7,8 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from siamjax.training.features import use_features
 from siamjax.training.loop import Run
 from siamjax.training.no_log import NoLog
 from siamjax.training.stream import Stream
-from siamjax.training.workdir import locked, writing
+from siamjax.training.workdir import WorkdirError, locked, writing
 from siamjax.training.writer import MetricsLog, open_logs, replace_file, write_train_curves
 from siamjax.types import DataSplits
 
@@ -40,6 +41,9 @@ MAY_CHANGE = (
     "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.resident_limit",
     "data.fallback", "model.weights", "model.remat", "train.doctor",
 )  # fmt: skip
+
+# Where a process finds things; all else is the same in all processes of a run.
+PLACES = "data.dir", "data.cache_dir", "model.weights"
 
 
 def check_resumable(saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -85,12 +89,18 @@ def train(config: ConfigDict, workdir: str | Path, say: Callable[[str], None] = 
     """
     validate(config)
     workdir, main = Path(workdir), cluster.is_main()
-    with writing(workdir):
-        if main:
-            workdir.mkdir(parents=True, exist_ok=True)
+    with writing(workdir), ExitStack() as held:
         # The processes of one run share its folder; the first one holds it for all.
-        with locked(workdir, say) if main else nullcontext():
-            return _train(config, workdir, say if main else _silent, main)
+        try:
+            if main:
+                workdir.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(workdir, say))
+        except (OSError, ValueError):
+            cluster.all_ready(False)  # the others wait to hear of it
+            raise
+        if not cluster.all_ready(True):
+            raise WorkdirError(f"process 0 of this run can't use {workdir}: it says why")
+        return _train(config, workdir, say if main else _silent, main)
 
 
 def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None], main: bool) -> bool:
@@ -148,8 +158,10 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
     """Sets a run to the latest checkpoint of `store`, or else to the weights it starts from.
 
     Raises:
-        ValueError: if that was made with another config or other data.
+        ValueError: if that was made with another config or other data, or is not the same for
+            every process of the run.
     """
+    check_together(config, run, store)
     if store.step(LATEST) is None:
         if config.model.weights is not None:
             run.state = with_weights(config, run.state)
@@ -158,8 +170,24 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
         saved = store.about(LATEST)
         check_resumable(saved, run.about)
         run.restore(store.restore_state(run.state), saved["progress"])
+    cluster.all_ready(True)  # nobody reads any more what is now put away
     for kind in (LATEST, BEST):
         store.forget_after(kind, int(run.state.step))
+
+
+def check_together(config: ConfigDict, run: Run, store: CheckpointStore) -> None:
+    """Raises ValueError where the processes of a run would not do the same from here on."""
+    keys = _flat(json.loads(configuration.to_json(config))["config"])
+    shared = {key: value for key, value in keys.items() if key not in PLACES}
+    step = store.step(LATEST)
+    start = [step, run.about["data"]["fingerprint"], shared]
+    if not cluster.all_same(json.dumps(start, sort_keys=True)):
+        raise ValueError(
+            "the processes of this run do not start from the same place: each needs the same"
+            " --config, the same data and the same --workdir on a disk that they share. This one"
+            f" found {'no checkpoint' if step is None else f'step {step}'} in {store.root}, and"
+            f" the data {run.about['data']['summary']}"
+        )
 
 
 def origin(config: ConfigDict, run: Run) -> dict[str, Any]:
@@ -188,6 +216,8 @@ def _processor() -> str:
 
 def smaller_batch(config: ConfigDict, splits: DataSplits, run: Run, error: BaseException) -> str:
     """The sentence for a run that does not fit into memory, with the batch that would."""
+    if not cluster.alone():  # the others would have to take part in the search
+        return memory.advice(config.batch_size, None, error)
 
     def cost(batch: int) -> int | None:
         smaller = config.copy_and_resolve_references()
@@ -195,9 +225,11 @@ def smaller_batch(config: ConfigDict, splits: DataSplits, run: Run, error: BaseE
             smaller.batch_size = batch
         validate(smaller)
         other = assemble(smaller, splits)
+        # After a frozen front they are its features, which do not depend on the batch.
+        other.feed = replace(other.feed, images=run.feed.images)
         devices = other.devices
         arguments = devices.put(other.state), other.feed.start(devices, 0)
-        return memory.needed(devices.compile(other.step).lower(*arguments).compile())
+        return memory.needed(devices.program(other.step).lower(*arguments).compile())
 
     limit = memory.available(run.devices.local[0])
     try:

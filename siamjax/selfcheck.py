@@ -41,6 +41,8 @@ def overfit_one_batch(
         Whether the loss fell below a tenth of what the best constant answer costs.
     """
     still = without_chance(config, steps)
+    with still.unlocked():
+        still.train.devices = 1  # the whole batch is judged where it is; the numbers are the same
     validate(still)
     run = assemble(still, load(still), one_batch=True)
     examine = cast(Doctor, run.doctor).examine  # `without_chance` asks for one

@@ -17,8 +17,11 @@ def command(module, *arguments):
     )  # fmt: skip
 
 
-def together(module, processes, *arguments):
-    """`module` started as so many processes of one run, with one simulated device each."""
+def together(module, processes, *arguments, each=None):
+    """`module` started as so many processes of one run, with one simulated device each.
+
+    `each` holds what only process 0, 1, ... is told.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -28,6 +31,7 @@ def together(module, processes, *arguments):
             [
                 sys.executable, "-m", module, *map(str, arguments),
                 f"--coordinator=localhost:{port}", f"--process={i}", f"--processes={processes}",
+                *(each[i] if each else ()),
             ],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"XLA_FLAGS": flags, "SIAMJAX_TYPECHECK": "0"},

@@ -1,5 +1,7 @@
 import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from siamjax import cluster
 
@@ -38,3 +40,16 @@ def test_what_is_given_reaches_jax(monkeypatch):
         (("here:1", 2, 1), {"heartbeat_timeout_seconds": 20}),
         ((None, None, None), {"heartbeat_timeout_seconds": 100}),
     ]
+
+
+def test_processes_agree_or_not(monkeypatch):
+    assert cluster.all_ready(True)
+    assert not cluster.all_ready(False)
+    assert cluster.all_same("a")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.stack([own, own]))
+    assert cluster.all_ready(True)
+    assert cluster.all_same("a")
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.stack([own, 0 * own]))
+    assert not cluster.all_ready(True)
+    assert not cluster.all_same("a")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
-import jax.numpy as jnp
 
 from siamjax import backend
 from siamjax.config import ConfigDict
 from siamjax.recipe import assemble
+from siamjax.training.features import features_like
 from siamjax.types import DataSplits
 
 
@@ -30,11 +28,7 @@ def flop_per_step(config: ConfigDict, splits: DataSplits) -> float:
     run = assemble(config, splits)
     data = run.feed.host(0)
     if run.front is not None:  # its output's shape is enough
-        embed = partial(run.front.apply, method="embed")
-        weights = {"params": run.state.params, "batch_stats": run.state.batch_stats}
-        size = jax.eval_shape(embed, weights, data.images[:1]).shape[-1]
-        kind = jax.ShapeDtypeStruct((len(data.images), 1, 1, size), jnp.float32)
-        data = data._replace(images=kind)
+        data = data._replace(images=features_like(run.front, run.state, data.images))
     with backend.as_on_gpu():
         cost = jax.jit(run.step).trace(run.state, data).lower().cost_analysis()
     return float((cost or {}).get("flops", 0.0))

@@ -88,9 +88,11 @@ class CheckpointStore:
         """
         if kind in self._good:
             return self._good[kind]
-        faults = []
-        for step in self.steps(kind):
+        faults, steps = [], self.steps(kind)
+        for step in steps:
             found = self._fault(kind, step)
+            if found is not None and step not in (left := self.steps(kind)) and left != steps:
+                return self.step(kind)  # a run that goes on here has put it away meanwhile
             if found is None:
                 if faults:
                     self.notes.append(f"{'; '.join(faults)}: going back to step {step}")
@@ -117,6 +119,8 @@ class CheckpointStore:
             found = digest.fault(folder)
         except digest.NewerFormatError as error:
             raise CheckpointError(str(error)) from error
+        except FileNotFoundError as error:
+            return f"{Path(error.filename or folder).name} is missing"
         if found is not None and digest.sealed(folder):
             return found
         try:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, UInt8
@@ -17,6 +19,7 @@ from jaxtyping import Float, UInt8
 from siamjax import backend
 from siamjax.models import Siamese
 from siamjax.training.loop import Run
+from siamjax.training.state import TrainState
 from siamjax.types import typed
 
 CHUNK = 64  # images in one call
@@ -59,6 +62,21 @@ def features(
         values: Array = embed(weights, part)
         parts.append(np.asarray(values)[:size])
     return np.concatenate(parts)[:, None, None, :]
+
+
+def features_like(front: Siamese, state: TrainState, images: Any) -> jax.ShapeDtypeStruct:
+    """Shape and kind of what `features` gives for `images [n, h, w, c]`, without computing it."""
+    weights = {"params": state.params, "batch_stats": state.batch_stats}
+    embedded = jax.eval_shape(partial(front.apply, method="embed"), weights, images[:1])
+    return jax.ShapeDtypeStruct((len(images), 1, 1, embedded.shape[-1]), jnp.float32)
+
+
+def resident_bytes(front: Siamese | None, state: TrainState, images: np.ndarray) -> int:
+    """What the images, or their features after a frozen front, take on the device."""
+    if front is None:
+        return images.nbytes
+    kind = features_like(front, state, images)
+    return kind.size * kind.dtype.itemsize
 
 
 def use_features(run: Run) -> None:

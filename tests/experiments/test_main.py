@@ -10,6 +10,7 @@ import pytest
 from commands import ROOT, command, together
 
 from siamjax import run
+from siamjax.training.workdir import locked
 from siamjax.training.writer import read_rows
 
 TINY = Path(__file__).with_name("tiny_config.py")
@@ -35,9 +36,11 @@ def arguments(cache, workdir, **changes):
 
 
 def figures(workdir):
+    # The doctor sees one device's share, so what it says depends on how many there are.
     return [
         {k: v for k, v in row.items() if k not in ("time", "pairs_per_second")}
         for row in read_rows(Path(workdir) / "metrics.jsonl")
+        if row["split"] != "doctor"
     ]
 
 
@@ -94,8 +97,8 @@ def start():
     """As `commands.together`; what still runs at the end is killed."""
     started = []
 
-    def begin(*arguments):
-        started.extend(together(MAIN, 2, *arguments))
+    def begin(*arguments, each=None):
+        started.extend(together(MAIN, 2, *arguments, each=each))
         return started[-2:]
 
     yield begin
@@ -129,6 +132,24 @@ def until_step(workdir, step):
             return
         time.sleep(0.1)
     raise AssertionError("no step was taken")
+
+
+@pytest.mark.slow
+def test_when_the_folder_is_in_use_both_processes_end_soon(cache, start, tmp_path):
+    with locked(tmp_path):
+        workers = start(*arguments(cache, tmp_path))
+        errors = [worker.communicate(timeout=80)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [1, 1]
+    assert "error: another run is using" in errors[0]
+    assert "error: process 0 of this run can't use" in errors[1]
+
+
+@pytest.mark.slow
+def test_processes_with_other_settings_are_refused_before_the_first_step(cache, start, tmp_path):
+    first = start(*arguments(cache, tmp_path), each=[(), ("--config.train.steps=6",)])
+    errors = [worker.communicate(timeout=80)[1] for worker in first]
+    assert [worker.returncode for worker in first] == [1, 1]
+    assert "do not start from the same place" in errors[0] + errors[1]
 
 
 LONG = {"train.steps": 1_000_000, "eval.every": 1_000_000, "checkpoint.every": 1_000_000}

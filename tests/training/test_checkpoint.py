@@ -242,3 +242,32 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(tmp_path, monkey
     assert "could not be saved" in first.__notes__[0]
     with CheckpointStore(tmp_path, read_only=True) as store:
         assert store.step(LATEST) == 4
+
+
+def test_a_checkpoint_that_is_put_away_while_it_is_looked_at_is_no_damage(tmp_path, monkeypatch):
+    with CheckpointStore(tmp_path) as store:
+        for step in (1, 2):
+            store.save(LATEST, make_state(step), {})
+    checked, other = digest.fault, CheckpointStore(tmp_path)
+
+    def beaten(folder):
+        monkeypatch.setattr(digest, "fault", checked)
+        other.forget_after(LATEST, 1)
+        return checked(folder)
+
+    with other, CheckpointStore(tmp_path, read_only=True) as store:
+        monkeypatch.setattr(digest, "fault", beaten)
+        assert store.step(LATEST) == 1
+        assert store.notes == []
+
+
+def test_a_file_that_vanishes_is_a_fault_and_no_traceback(tmp_path, monkeypatch):
+    with CheckpointStore(tmp_path) as store:
+        store.save(LATEST, make_state(1), {})
+
+    def vanished(folder):
+        raise FileNotFoundError(2, "No such file", str(folder / "digest.json"))
+
+    monkeypatch.setattr(digest, "fault", vanished)
+    with pytest.raises(CheckpointError, match=r"digest\.json is missing"):
+        CheckpointStore(tmp_path, read_only=True).step(LATEST)

@@ -7,7 +7,8 @@ import siamjax
 from siamjax import run
 from siamjax.data import load
 from siamjax.recipe import assemble
-from siamjax.training.features import use_features
+from siamjax.training import memory
+from siamjax.training.features import resident_bytes, use_features
 
 
 def recipe(folder, **changes):
@@ -60,6 +61,31 @@ def test_training_on_features_is_training_on_images(tmp_path):
 def test_the_tower_runs_in_the_step_where_it_must(tmp_path, changes):
     config = recipe(tmp_path, **changes)
     assert assemble(config, load(config)).front is None
+
+
+def test_what_goes_to_the_device_decides_whether_it_is_streamed(tmp_path):
+    config = recipe(tmp_path)
+    splits = load(config)
+    images = splits.train.images
+    prepared = assemble(config, splits)
+    size = resident_bytes(prepared.front, prepared.state, images)
+    assert resident_bytes(None, prepared.state, images) == images.nbytes
+    use_features(prepared)
+    assert size == prepared.feed.images.nbytes > 0
+
+
+def test_missing_memory_names_a_batch_for_features_too(tmp_path, monkeypatch):
+    config = recipe(tmp_path)
+    splits = load(config)
+    prepared = assemble(config, splits)
+    use_features(prepared)
+    monkeypatch.setattr(memory, "available", lambda _: 2**40)
+    half = config.batch_size // 2
+    text = run.smaller_batch(config, splits, prepared, MemoryError())
+    assert f"--config.batch_size={half} (" in text
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # who can't search by itself
+    text = run.smaller_batch(config, splits, prepared, MemoryError())
+    assert f"try --config.batch_size={half}, or less" in text
 
 
 def test_a_run_on_features_is_loaded_and_used_like_any_other(tmp_path):

@@ -93,9 +93,9 @@ def test_a_bounded_number_of_batches_is_prepared_and_the_wrong_one_is_refused():
     stream = Stream(stream.images, stream.table, stream.epoch, stream.order, draw=counting)
     data = stream.start(ONE, 5)
     stream.turn(data, ONE, 6)
+    assert set(counted) <= set(range(5, 6 + DEPTH))
     with pytest.raises(RuntimeError, match="after step 9 was asked for, 7 is next"):
         stream.turn(data, ONE, 9)
-    assert set(counted) <= set(range(5, 9 + DEPTH))
 
 
 def test_a_draw_over_its_own_images():
@@ -104,27 +104,31 @@ def test_a_draw_over_its_own_images():
     np.testing.assert_array_equal(renumbered(draw).label, draw.label)
 
 
-def recipe(cache, name, limit):
+def recipe(cache, name, limit, devices=1):
     with shrunk(recipe_file(name), cache).unlocked() as config:
         config.data.resident_limit = limit
         config.model.update(tower="mlp", init="glorot")
         config.model.tower_options = running.configuration.options(features=(8,))
-        config.train.steps_per_dispatch = "2"
+        config.train.update(steps_per_dispatch="2", devices=devices)
     return config
 
 
-def test_a_whole_run_streams_above_the_limit(tmp_path, tmp_path_factory, monkeypatch):
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_whole_run_streams_above_the_limit(devices, tmp_path, tmp_path_factory, monkeypatch):
     for name in ("write_outputs", "write_report"):
         monkeypatch.setattr(running, name, lambda *_, **__: None)
     cache, rows = tmp_path_factory.getbasetemp(), []
     for limit in (4096, 0):
-        config, said = recipe(cache, "mnist_mlp", limit), []
+        config, said = recipe(cache, "mnist_mlp", limit, devices), []
         running.train(config, tmp_path / str(limit), said.append)
         assert any("resident_limit (0)" in line for line in said) == (limit == 0)
         rows.append(read_rows(tmp_path / str(limit) / "metrics.jsonl"))
     for a, b in zip(*rows, strict=True):
         assert a["step"] == b["step"]
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-6)
+        if a["split"] == "doctor":  # sees one device's share in either
+            np.testing.assert_allclose(a["gradient_norms"], b["gradient_norms"], rtol=1e-3)
+            assert a["findings"] == b["findings"]
     run = assemble(config, load(config))
     assert isinstance(run.feed, Stream)
     assert run.plan.dispatch == 1
