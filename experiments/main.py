@@ -33,7 +33,7 @@ PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this together.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Read these three from SLURM, Kubernetes...")
 HEARTBEAT = flags.DEFINE_integer(
-    "heartbeat", 100, "Seconds without a sign of a process until the others end.", lower_bound=10
+    "heartbeat", None, "Seconds without a sign of a process until the others end.", lower_bound=10
 )
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}")
     cluster.join(
         COORDINATOR.value, PROCESS.value, PROCESSES.value,
-        automatic=DISTRIBUTED.value, heartbeat=HEARTBEAT.value,
+        automatic=DISTRIBUTED.value, heartbeat=HEARTBEAT.value or cluster.HEARTBEAT,
     )  # fmt: skip
     backend.keep_memory()
     if COMPILE_CACHE.value:

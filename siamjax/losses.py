@@ -202,13 +202,13 @@ def _semi_hard(d: Array, positive: Array, negative: Array, margin: float) -> Arr
     beyond = jnp.isfinite(chosen) & (after < d.shape[-1])
     farthest = _extreme(d, negative, largest=True)[:, None]
     chosen = jnp.where(beyond, jnp.where(beyond, chosen, 0.0), farthest)
-    return _mean(jnp.maximum(d - chosen + margin, 0.0), positive)
+    return row_mean(jnp.maximum(d - chosen + margin, 0.0), positive)
 
 
 def _all(d: Array, positive: Array, negative: Array, margin: float) -> Array:
     hinge = jnp.maximum(d[:, :, None] - d[:, None, :] + margin, 0.0)
     valid = (positive[:, :, None] & negative[:, None, :]).reshape(len(d), -1)
-    return _mean(hinge.reshape(len(d), -1), valid)
+    return row_mean(hinge.reshape(len(d), -1), valid)
 
 
 TRIPLET_STRATEGIES: dict[str, Callable[..., Array]] = {
@@ -224,7 +224,7 @@ def _extreme(values: Array, mask: Array, largest: bool) -> Array:
     return jnp.where(mask.any(-1), filled.max(-1) if largest else filled.min(-1), 0.0)
 
 
-def _mean(values: Array, mask: Array) -> Array:
+def row_mean(values: Array, mask: Array) -> Array:
     """The mean of each row over `mask`; 0 where there is none."""
     return jnp.where(mask, values, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)
 
@@ -280,7 +280,7 @@ def supervised_contrastive(
     """
     score = _score(output)
     counted = (mask & same).any(-1)
-    return jnp.where(counted, _log_sum_exp(score, mask) - _mean(score, mask & same), 0.0)
+    return jnp.where(counted, _log_sum_exp(score, mask) - row_mean(score, mask & same), 0.0)
 
 
 @typed
@@ -314,7 +314,7 @@ def prototypical(
     share = jnp.log(jnp.maximum(count.reshape(-1, m), 1))
     everything = _log_sum_exp(mean - share, mask)
     partners = mask & same
-    return jnp.where(partners.any(-1), everything - _mean(mean, partners), 0.0)
+    return jnp.where(partners.any(-1), everything - row_mean(mean, partners), 0.0)
 
 
 def _score(output: PairOutput) -> Array:

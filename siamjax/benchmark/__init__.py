@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from siamjax.benchmark.machine import (
-    DoesNotFitError,
-    available_memory,
     device_peak,
     matmul_ceiling,
     process_peak,
@@ -14,10 +12,8 @@ from siamjax.benchmark.speed import Measured, Speed, steady_state
 from siamjax.benchmark.work import flop_per_step
 
 __all__ = [
-    "DoesNotFitError",
     "Measured",
     "Speed",
-    "available_memory",
     "device_peak",
     "flop_per_step",
     "matmul_ceiling",

@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,10 +16,6 @@ import numpy as np
 from siamjax.training.parallel import Device
 
 MIB = 2**20
-
-
-class DoesNotFitError(ValueError):
-    """A step needs more memory than there is."""
 
 
 def versions() -> dict[str, str]:
@@ -43,18 +38,6 @@ def device_peak(device: Device) -> float | None:
     """The most memory in use on a device so far, MiB; None where it isn't counted (CPUs)."""
     found = device.memory_stats() or {}
     return found["peak_bytes_in_use"] / MIB if "peak_bytes_in_use" in found else None
-
-
-def available_memory(device: Device) -> float | None:
-    """What a program may still take on a device, MiB; None where nobody says."""
-    found = device.memory_stats() or {}
-    if "bytes_limit" in found:
-        return (found["bytes_limit"] - found.get("bytes_in_use", 0)) / MIB
-    path = Path("/proc/meminfo")
-    if device.platform != "cpu" or not path.exists():
-        return None
-    rows = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    return int(rows["MemAvailable"].split()[0]) / 2**10
 
 
 def matmul_ceiling(dtype: Any, device: Device, seconds: float = 1.0) -> float:

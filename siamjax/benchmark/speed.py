@@ -12,9 +12,10 @@ from typing import Any
 
 import jax
 
-from siamjax.benchmark.machine import MIB, DoesNotFitError, available_memory
+from siamjax.benchmark.machine import MIB
 from siamjax.config import ConfigDict
 from siamjax.recipe import assemble
+from siamjax.training import memory
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
 from siamjax.types import DataSplits
@@ -97,7 +98,7 @@ def steady_state(
         profile: folder for a trace of some dispatches of the first way, for Perfetto and XProf.
 
     Raises:
-        DoesNotFitError: if the compiled step needs more memory than there is.
+        OutOfMemoryError: if the compiled step needs more memory than there is.
         ValueError: for another way.
     """
     if not names or not set(names) <= set(WAYS):
@@ -187,16 +188,14 @@ def _compiled(run: Run, state: Any, data: Any, measured: Measured) -> Callable:
     with _cache_hits() as hits:
         program = run.devices.program(run.step, run.plan.dispatch).lower(state, data).compile()
     measured.compile, measured.cached = time.perf_counter() - begun, bool(hits)
-    sizes = program.memory_analysis()
-    if sizes is not None:
-        taken = sizes.output_size_in_bytes - sizes.alias_size_in_bytes + sizes.temp_size_in_bytes
-        measured.compiled_mib = (sizes.argument_size_in_bytes + taken) / MIB
-        room = available_memory(run.devices.local[0])
-        if room is not None and taken / MIB > ROOM * room:  # arguments are there already
-            raise DoesNotFitError(
-                f"a step with {run.pairs_per_step} pairs needs {taken / MIB:,.0f} MiB beside its"
-                f" arguments, and {room:,.0f} MiB are free: take a smaller config.batch_size"
-            )
+    measured.compiled_mib = (memory.needed(program) or 0) / MIB
+    taken = memory.needed(program, beside=True)  # arguments are there already
+    room = memory.available(run.devices.local[0], beside=True)
+    if taken is not None and room is not None and taken > ROOM * room:
+        raise memory.OutOfMemoryError(
+            f"a step with {run.pairs_per_step} pairs needs {taken / MIB:,.0f} MiB beside its"
+            f" arguments, and {room / MIB:,.0f} MiB are free: take a smaller config.batch_size"
+        )
     return program
 
 

@@ -23,11 +23,18 @@ def exhausted(error: BaseException) -> bool:
     )
 
 
-def available(device: Any) -> int | None:
-    """Bytes that a device has for us: its limit, or on a CPU what the machine has to spare."""
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit:
-        return int(limit)
+def available(device: Any, beside: bool = False) -> int | None:
+    """Bytes that a device has for us: its limit, or on a CPU what the machine has to spare.
+
+    Args:
+        device: of JAX.
+        beside: only what is left beside that which is held now.
+    """
+    stats = device.memory_stats() or {}
+    if limit := stats.get("bytes_limit"):
+        return int(limit) - int(stats.get("bytes_in_use", 0) if beside else 0)
+    if device.platform != "cpu":
+        return None  # the machine's memory is not the device's
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             rows = dict(line.split(":", 1) for line in file)
@@ -43,16 +50,21 @@ def _free_pages() -> int | None:
         return None  # a system that does not tell
 
 
-def needed(compiled: Any) -> int | None:
-    """Bytes that a compiled step holds at once, by the compiler's own account; None without one."""
+def needed(compiled: Any, beside: bool = False) -> int | None:
+    """Bytes that a compiled step holds at once, by the compiler's own account; None without one.
+
+    Args:
+        compiled: the step.
+        beside: only those beside its arguments.
+    """
     try:
         account = compiled.memory_analysis()
     except (NotImplementedError, jax.errors.JaxRuntimeError):
         return None
     if account is None:
         return None
-    both = account.argument_size_in_bytes + account.output_size_in_bytes
-    return both - account.alias_size_in_bytes + account.temp_size_in_bytes
+    made = account.output_size_in_bytes - account.alias_size_in_bytes + account.temp_size_in_bytes
+    return made if beside else account.argument_size_in_bytes + made
 
 
 def largest_batch(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from siamjax.losses import anchors
+from siamjax.losses import anchors, row_mean
 from siamjax.training.paths import check_patterns, named_leaves
 from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
 
@@ -48,7 +48,7 @@ class Objective:
         if self.over_sets:
             loss = self.loss(output, same, mask)
         else:
-            loss = _rows(self.loss(output, same), mask)
+            loss = row_mean(self.loss(output, same), mask)
         return Measured(loss, _nearest_is_same(output, same, mask))
 
     def weight(self, draw: PairDraw | SetDraw) -> Array:
@@ -81,11 +81,6 @@ def comparisons(draw: SetDraw) -> tuple[Array, Array]:
     same = draw.label[:, :, None] == draw.label[:, None, :]
     mask = there[:, :, None] & there[:, None, :] & ~jnp.eye(m, dtype=bool)
     return same.reshape(-1, m), mask.reshape(-1, m)
-
-
-def _rows(values: Array, mask: Array) -> Array:
-    """The mean of each row over `mask`."""
-    return jnp.where(mask, values, 0.0).sum(-1) / jnp.maximum(mask.sum(-1), 1)
 
 
 def _nearest_is_same(output: PairOutput, same: Array, mask: Array) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from siamjax.training.feed import Feed
-from siamjax.training.parallel import Devices
+from siamjax.training.parallel import Device, Devices
 from siamjax.training.step import Data, step_keys
 from siamjax.types import PairDraw, SetDraw
 
@@ -102,9 +102,12 @@ def streamed(feed: Feed, scheme: Callable, key: Array) -> Stream:
         feed: images and tables.
         scheme: `(key, step, table) -> draw`, as the step has it.
         key: of the run, `TrainState.rng`.
+
+    Raises:
+        ValueError: where JAX was told to leave the CPU out.
     """
     words, kind = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)
-    here = jax.local_devices(backend="cpu")[0]
+    here = _cpu()
 
     @jax.jit
     def drawn(words: Array, step: Array, table: Any) -> PairDraw | SetDraw:
@@ -117,6 +120,18 @@ def streamed(feed: Feed, scheme: Callable, key: Array) -> Stream:
 
     order = None if feed.order is None else lru_cache(2)(feed.order)
     return Stream(feed.images, feed.table, feed.epoch, order, draw=draw)
+
+
+def _cpu() -> Device:
+    """The CPU, which draws the batches."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        told = jax.config.read("jax_platforms")
+        raise ValueError(
+            "images that exceed config.data.resident_limit are drawn on the CPU, and"
+            f" JAX_PLATFORMS={told} leaves it out: set JAX_PLATFORMS={told},cpu, or raise the limit"
+        ) from error
 
 
 def _share(draw: PairDraw | SetDraw, part: int, parts: int) -> PairDraw | SetDraw:

@@ -9,6 +9,7 @@ from siamjax import benchmark
 from siamjax.benchmark import speed as speeds
 from siamjax.config import options
 from siamjax.data import load
+from siamjax.training import memory
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def test_another_way_is_refused(config):
 
 
 def test_a_step_that_does_not_fit_is_refused_before_it_runs(config, monkeypatch):
-    monkeypatch.setattr(speeds, "available_memory", lambda device: 0.01)
-    with pytest.raises(benchmark.DoesNotFitError, match=r"with 12 pairs needs .* MiB are free"):
+    monkeypatch.setattr(memory, "available", lambda device, beside: 10_000)
+    with pytest.raises(memory.OutOfMemoryError, match=r"with 12 pairs needs .* MiB are free"):
         benchmark.steady_state(config, load(config), windows=1, seconds=0.1, names=["resident"])
 
 

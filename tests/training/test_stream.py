@@ -98,6 +98,15 @@ def test_a_bounded_number_of_batches_is_prepared_and_the_wrong_one_is_refused():
         stream.turn(data, ONE, 9)
 
 
+def test_without_a_cpu_the_remedy_is_named(monkeypatch):
+    def local_devices(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    with pytest.raises(ValueError, match=r"leaves it out: set JAX_PLATFORMS=\w+,cpu"):
+        streamed(fixed_pairs(), partial(from_table, pairs=8), jax.random.key(0))
+
+
 def test_a_draw_over_its_own_images():
     draw = SCHEMES["sets"][0](jax.random.key(0), 0, DATA.table)
     assert renumbered(draw).image_index.tolist() == list(range(32))
