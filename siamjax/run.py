@@ -151,6 +151,9 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
         ValueError: if that was made with another config or other data.
     """
     if store.step(LATEST) is None:
+        if store.newest(BEST) is not None:  # of a run that was killed before its first checkpoint
+            check_resumable(store.about(BEST), run.about)
+            store.forget_after(BEST, -1)
         if config.model.weights is not None:
             run.state = with_weights(config, run.state)
         return
@@ -197,7 +200,7 @@ def smaller_batch(config: ConfigDict, splits: DataSplits, run: Run, error: BaseE
         other = assemble(smaller, splits)
         devices = other.devices
         arguments = devices.put(other.state), other.feed.start(devices, 0)
-        return memory.needed(devices.compile(other.step).lower(*arguments).compile())
+        return memory.needed(devices.program(other.step).lower(*arguments).compile())
 
     limit = memory.available(run.devices.local[0])
     try:
