@@ -152,7 +152,8 @@ def without_chance(config: ConfigDict, steps: int) -> ConfigDict:
     """A copy of a config for so many steps without warps and dropout, at one learning rate."""
     still = config.copy_and_resolve_references()
     with still.unlocked():
-        still.pairs.turned_groups, still.augment.name = 0.0, "none"
+        still.pairs.turned_groups, still.pairs.augment_singletons = 0.0, False
+        still.augment.name, still.augment.shared = "none", 0.0
         still.train.update(mode="iterations", steps=steps, doctor=True)
         still.optimizer.update(schedule="constant", warmup_steps=0)
         for kind, module in (

@@ -163,6 +163,10 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
     """
     check_together(config, run, store)
     if store.step(LATEST) is None:
+        if store.newest(BEST) is not None:  # of a run that was killed before its first checkpoint
+            check_resumable(store.about(BEST), run.about)
+            cluster.all_ready(True)  # nobody reads any more what is now put away
+            store.forget_after(BEST, -1)
         if config.model.weights is not None:
             run.state = with_weights(config, run.state)
         return
@@ -170,7 +174,7 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
         saved = store.about(LATEST)
         check_resumable(saved, run.about)
         run.restore(store.restore_state(run.state), saved["progress"])
-    cluster.all_ready(True)  # nobody reads any more what is now put away
+    cluster.all_ready(True)
     for kind in (LATEST, BEST):
         store.forget_after(kind, int(run.state.step))
 
@@ -180,7 +184,7 @@ def check_together(config: ConfigDict, run: Run, store: CheckpointStore) -> None
     keys = _flat(json.loads(configuration.to_json(config))["config"])
     shared = {key: value for key, value in keys.items() if key not in PLACES}
     step = store.step(LATEST)
-    start = [step, run.about["data"]["fingerprint"], shared]
+    start = [step, store.newest(BEST), run.about["data"]["fingerprint"], shared]
     if not cluster.all_same(json.dumps(start, sort_keys=True)):
         raise ValueError(
             "the processes of this run do not start from the same place: each needs the same"

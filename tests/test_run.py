@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -133,6 +134,19 @@ def test_another_config_in_the_same_folder_is_refused_with_what_differs(fast, wh
         run.train(other, whole, lambda _: None)
     assert "eval.every" not in str(e.value)
     assert "Give another --workdir" in str(e.value)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_best_without_a_latest_is_made_again_by_its_own_run_and_kept_from_others(
+    fast, whole, tmp_path
+):
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "latest")
+    with fast.unlocked():
+        fast.optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"config\.optimizer\.learning_rate: .* then, 0\.5 now"):
+        run.train(fast, tmp_path / "run", lambda _: None)
+    assert list((tmp_path / "run" / "checkpoints" / "best").iterdir())
 
 
 def about(config, **data):

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from shrunk import recipe_file, shrunk
+from shrunk import CONFIGS, shrunk
 from tiny import get_config
 
 from siamjax import recipe, run, selfcheck
@@ -34,16 +34,16 @@ def test_a_recipe_learns_one_batch_by_heart_and_writes_nothing(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sets_and_dropout_and_warps_are_held_still(tmp_path):
-    config = shrunk(recipe_file("omniglot_fast"), tmp_path)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_sets_and_dropout_and_warps_are_held_still(path, tmp_path):
+    with shrunk(path, tmp_path).unlocked() as config:
+        config.augment.name = "affine"
+        config.pairs.augment_singletons = config.pairs.scheme == "balanced"
     still = recipe.without_chance(config, 7)
+    recipe.validate(still)
+    recipe.build_augmentation(still)
     assert (still.augment.name, still.pairs.turned_groups, still.train.steps) == ("none", 0.0, 7)
-    assert (
-        recipe.without_chance(shrunk(recipe_file("mnist_mlp"), tmp_path), 7)
-        .model["tower_options"]
-        .dropout
-        == 0.0
-    )
+    assert still.model.tower_options.get("dropout", 0.0) == 0.0
 
 
 def test_one_that_cannot_learn_says_so():

@@ -7,7 +7,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 
-from siamjax.config import ConfigDict, lookup
+from siamjax.config import ConfigDict
+from siamjax.config_faults import lookup
 from siamjax.data.splits import DataNotFound
 from siamjax.preprocess import preprocess_of
 from siamjax.types import DataSplits

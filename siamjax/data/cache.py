@@ -24,7 +24,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from siamjax.config import ConfigDict, lookup
+from siamjax.config import ConfigDict
+from siamjax.config_faults import lookup
 from siamjax.preprocess import Preprocess
 from siamjax.types import LabelledImages
 

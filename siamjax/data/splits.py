@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siamjax.config import ConfigDict, lookup
+from siamjax.config import ConfigDict
+from siamjax.config_faults import lookup
 from siamjax.types import LabelledImages
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from siamjax.config import ConfigDict, lookup
+from siamjax.config import ConfigDict
+from siamjax.config_faults import lookup
 from siamjax.data.cache import Collected, Entry, Write, cache_directory, cache_key, cached
 from siamjax.data.decode import PixelFacts
 from siamjax.data.files import DirectoryFiles, natural

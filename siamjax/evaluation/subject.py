@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siamjax.config import ConfigDict, lookup
+from siamjax.config import ConfigDict
+from siamjax.config_faults import lookup
 from siamjax.data import load
 from siamjax.data.cache import Collected, Decoded, Write, cache_directory, cache_key, cached
 from siamjax.data.decode import decode_files

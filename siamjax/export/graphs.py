@@ -11,7 +11,6 @@ from jaxtyping import Array
 
 from siamjax.evaluation.encoder import Encoder
 from siamjax.inference import Comparator
-from siamjax.models import Siamese
 from siamjax.types import Distance, PairOutput
 
 BATCH = "b"  # the symbolic size
@@ -65,7 +64,7 @@ def portable_encoder(comparator: Comparator) -> Encoder:
     tower: Any = live.model.tower
     if getattr(tower, "dtype", jnp.float32) == jnp.float32:
         return live
-    model = Siamese(tower.clone(dtype=jnp.float32), live.model.head)
+    model = live.model.clone(tower=tower.clone(dtype=jnp.float32))
     return Encoder(model, live.weights, live.card)
 
 

@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp
 
 from siamjax import cluster
 from siamjax.training import digest
+from siamjax.training.average import averaged
 from siamjax.training.state import TrainState
 
 LATEST, BEST = "latest", "best"
@@ -61,6 +62,7 @@ class CheckpointStore:
         self._good: dict[str, int] = {}
         self._newest: dict[str, int | None] = {}
         self._saves: dict[str, Future[None]] = {}
+        self._unsaved_best: str | None = None
         # One thread: `best` of a step is whole before `latest` of that step, which counts on it.
         self._background = ThreadPoolExecutor(1, "checkpoint")
         logging.getLogger("absl").addFilter(_not_orbax)
@@ -88,10 +90,10 @@ class CheckpointStore:
         """
         if kind in self._good:
             return self._good[kind]
-        faults, steps = [], self.steps(kind)
-        for step in steps:
+        faults = []
+        for step in self.steps(kind):
             found = self._fault(kind, step)
-            if found is not None and step not in (left := self.steps(kind)) and left != steps:
+            if found is not None and step not in self.steps(kind):
                 return self.step(kind)  # a run that goes on here has put it away meanwhile
             if found is None:
                 if faults:
@@ -159,6 +161,8 @@ class CheckpointStore:
             self._newest[kind] = int(state.step)
             return
         self._wait(kind)
+        if kind == BEST:  # the optimiser's memory, twice the weights, need not be copied
+            state = replace(averaged(state), opt_state=())
         state = _on_host(state)
         items: dict[str, Any] = {
             "weights": ocp.args.StandardSave(_weights(state)),
@@ -173,6 +177,11 @@ class CheckpointStore:
     def _write(self, kind: str, step: int, items: dict[str, Any]) -> None:
         final = self.root / kind / str(step)
         unfinished = final.with_name(final.name + UNFINISHED)
+        if kind == LATEST and self._unsaved_best is not None:
+            raise CheckpointError(
+                f"the {LATEST} checkpoint of step {step} was not saved, since it counts on the"
+                f" {BEST} one: {self._unsaved_best}"
+            )
         try:
             with _checkpointer() as checkpointer:
                 checkpointer.save(unfinished, args=ocp.args.Composite(**items))
@@ -184,11 +193,13 @@ class CheckpointStore:
         except Exception as error:  # Orbax raises many types; the cause is kept
             for path in final.parent.glob(unfinished.name + "*"):
                 shutil.rmtree(path, ignore_errors=True)  # gives a full disk its room back
-            raise CheckpointError(
+            text = (
                 f"the {kind} checkpoint of step {step} could not be saved in {final.parent}"
                 f" ({_short(error)}); those before it are whole. Make room, or see that the folder"
                 " can be written, and run the same command again: it goes on from the last of them"
-            ) from error
+            )
+            self._unsaved_best = text if kind == BEST else self._unsaved_best
+            raise CheckpointError(text) from error
 
     def _prune(self) -> None:
         """Deletes what nothing can go back to: of `best`, those that a later best replaced.
@@ -216,7 +227,7 @@ class CheckpointStore:
             weights=_restore_args(_weights(template)),
             train=_restore_args(_train_only(template)),
         )
-        return TrainState(**restored["weights"], **restored["train"])
+        return TrainState(**{**restored["weights"], **restored["train"]})
 
     def restore_weights(self, kind: str, template: Any) -> Any:
         """`{"params", "batch_stats"}` of a checkpoint; `template` gives shapes and types."""
@@ -341,11 +352,13 @@ def _on_host(state: TrainState) -> TrainState:
 
 
 def _weights(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    """What is used: the mean of the weights where there is one, as validation saw it."""
+    return {"params": averaged(state).params, "batch_stats": state.batch_stats}
 
 
 def _train_only(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state, "rng": state.rng}
+    own = {} if averaged(state) is state else {"params": state.params}
+    return {"step": state.step, "opt_state": state.opt_state, "rng": state.rng, **own}
 
 
 def _restore_args(template: Any) -> ocp.args.StandardRestore:

@@ -56,10 +56,10 @@ def create_optimizer(
         optimizer = optax.partition({**by_name, "rest": optimizer}, label)
     if config.clip_norm is not None:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    if config.accumulate > 1:
-        optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
     if config.average:
         optimizer = optax.chain(optimizer, keep_average(config.average))
+    if config.accumulate > 1:
+        optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
     return _checked(optimizer, [pattern for pattern, _, _ in groups])
 
 

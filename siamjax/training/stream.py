@@ -127,7 +127,7 @@ def _cpu() -> Device:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
-        told = jax.config.read("jax_platforms")
+        told = jax.config.jax_platforms  # pyright: ignore - set at run time
         raise ValueError(
             "images that exceed config.data.resident_limit are drawn on the CPU, and"
             f" JAX_PLATFORMS={told} leaves it out: set JAX_PLATFORMS={told},cpu, or raise the limit"

@@ -62,7 +62,7 @@ class MetricsLog:
 
         Args:
             step: optimiser steps taken.
-            split: "train" or "validation".
+            split: "train", "validation" or "doctor".
             figures: name to number (of Python, NumPy or JAX), text, None, or a list of them.
             epoch: passes over the training data, where the run counts them.
         """

@@ -52,8 +52,9 @@ def test_the_mean_replaces_what_trains_and_nothing_else(keys):
         np.testing.assert_allclose(shown["tower"]["a"], [0.55, 1.55], rtol=1e-4)
 
 
-def test_a_mean_of_everything_is_refused():
+@pytest.mark.parametrize(("decay", "text"), [(1.5, r"lie in 0\.\.1"), (1.0, "be below 1")])
+def test_a_mean_that_never_moves_is_refused(decay, text):
     config = configuration.base()
-    config.optimizer.average = 1.5
-    with pytest.raises(ValueError, match=r"config\.optimizer\.average must lie in 0\.\.1"):
+    config.optimizer.average = decay
+    with pytest.raises(ValueError, match=rf"config\.optimizer\.average must {text}"):
         configuration.validate(config)

@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 from siamjax.training import digest
+from siamjax.training.average import averaged, keep_average
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointError, CheckpointStore
 from siamjax.training.state import TrainState
 
@@ -271,3 +273,47 @@ def test_a_file_that_vanishes_is_a_fault_and_no_traceback(tmp_path, monkeypatch)
     monkeypatch.setattr(digest, "fault", vanished)
     with pytest.raises(CheckpointError, match=r"digest\.json is missing"):
         CheckpointStore(tmp_path, read_only=True).step(LATEST)
+
+
+def test_with_a_mean_both_kinds_show_it_and_latest_goes_on_from_the_weights(tmp_path):
+    def make(step=3):
+        params = {"tower": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
+        optimizer = optax.chain(optax.sgd(1.0), keep_average(0.9))
+        state = optimizer.init(params)
+        for _ in range(step):
+            updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+            params = optax.apply_updates(params, updates)
+        return replace(make_state(step), params=params, opt_state=state)
+
+    state = make()
+    mean = averaged(state).params["tower"]["kernel"]
+    assert np.abs(mean - state.params["tower"]["kernel"]).max() > 0.1
+    with CheckpointStore(tmp_path) as store:
+        store.save(BEST, state, {})
+        store.save(LATEST, state, {})
+    with CheckpointStore(tmp_path, read_only=True) as store:
+        template = {"params": state.params, "batch_stats": state.batch_stats}
+        for kind in (BEST, LATEST):
+            shown = store.restore_weights(kind, template)["params"]["tower"]["kernel"]
+            np.testing.assert_array_equal(shown, mean)
+        assert_equal(store.restore_state(jax.eval_shape(make)), state)
+
+
+def test_a_latest_is_not_saved_where_its_best_could_not_be(tmp_path, monkeypatch):
+    seal = digest.seal
+
+    def fails_once(folder):
+        monkeypatch.setattr(digest, "seal", seal)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = CheckpointStore(tmp_path)
+    store.save(LATEST, make_state(1), {})
+    store._wait(LATEST)
+    monkeypatch.setattr(digest, "seal", fails_once)
+    store.save(BEST, make_state(3), {})
+    store.save(LATEST, make_state(3), {})
+    with pytest.raises(CheckpointError, match=r"latest checkpoint of step 3 was not saved, since"):
+        store._wait(LATEST)
+    with pytest.raises(CheckpointError, match=r"best checkpoint of step 3 could not be saved"):
+        store.close()
+    assert names(tmp_path / "checkpoints" / "latest") == ["1"]
