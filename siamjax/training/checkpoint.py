@@ -33,7 +33,9 @@ from siamjax.training.average import averaged
 from siamjax.training.state import TrainState
 
 LATEST, BEST = "latest", "best"
-FORMAT = 1  # raised when a checkpoint needs translating; those without a number have no digest
+# Orbax refuses a typed key that is one of several processes' own: these save its bare words.
+KEY, WORDS = 1, 2
+FORMAT = WORDS  # raised when a checkpoint needs translating; those without a number have no digest
 KEPT = 2  # of `latest`: one to go on from, and one where that is damaged
 UNFINISHED, DELETED, DAMAGED = ".unfinished", ".deleted", ".damaged"
 LEFTOVERS = (f"*/*{UNFINISHED}*", f"*/*{DELETED}", "*/*.orbax-checkpoint-tmp*")
@@ -163,10 +165,13 @@ class CheckpointStore:
         self._wait(kind)
         if kind == BEST:  # the optimiser's memory, twice the weights, need not be copied
             state = replace(averaged(state), opt_state=())
-        state = _on_host(state)
+        state, form = _on_host(state), KEY
+        if not cluster.alone():
+            state = replace(state, rng=np.asarray(jax.random.key_data(state.rng)))
+            form = WORDS
         items: dict[str, Any] = {
             "weights": ocp.args.StandardSave(_weights(state)),
-            "about": ocp.args.JsonSave(about | {"format": FORMAT}),
+            "about": ocp.args.JsonSave(about | {"format": form}),
         }
         if kind == LATEST:
             items["train"] = ocp.args.StandardSave(_train_only(state))
@@ -217,16 +222,22 @@ class CheckpointStore:
 
     def about(self, kind: str) -> dict[str, Any]:
         """The JSON that was saved with the newest whole checkpoint of a kind."""
-        about = self._restore(kind, about=ocp.args.JsonRestore())["about"]
-        return {key: value for key, value in about.items() if key != "format"}
+        return {key: value for key, value in self._about(kind).items() if key != "format"}
+
+    def _about(self, kind: str) -> dict[str, Any]:
+        return self._restore(kind, about=ocp.args.JsonRestore())["about"]
 
     def restore_state(self, template: TrainState) -> TrainState:
         """The latest state, bit for bit; `template` gives shapes and types."""
+        train, words = _train_only(template), self._about(LATEST).get("format") == WORDS
+        if words:
+            train["rng"] = jax.eval_shape(jax.random.key_data, template.rng)
         restored = self._restore(
-            LATEST,
-            weights=_restore_args(_weights(template)),
-            train=_restore_args(_train_only(template)),
+            LATEST, weights=_restore_args(_weights(template)), train=_restore_args(train)
         )
+        if words:
+            kind, data = jax.random.key_impl(template.rng), restored["train"]["rng"]
+            restored["train"]["rng"] = jax.random.wrap_key_data(data, impl=kind)
         return TrainState(**{**restored["weights"], **restored["train"]})
 
     def restore_weights(self, kind: str, template: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from siamjax import cluster
 from siamjax.training import digest
 from siamjax.training.average import averaged, keep_average
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointError, CheckpointStore
@@ -46,6 +47,16 @@ def test_latest_comes_back_bit_for_bit_and_describes_itself(tmp_path):
         assert store.step(LATEST) == 3
         assert store.about(LATEST) == {"config": {"seed": 1}, "best": None}
         assert_equal(store.restore_state(jax.eval_shape(make_state)), state)
+
+
+def test_the_key_of_one_of_several_processes_is_saved_as_words(tmp_path, monkeypatch):
+    state = make_state()
+    with CheckpointStore(tmp_path) as store:
+        with monkeypatch.context() as several:
+            several.setattr(cluster, "alone", lambda: False)
+            store.save(LATEST, state, {"best": None})
+        assert store.about(LATEST) == {"best": None}
+        assert_equal(store.restore_state(make_state(step=0)), state)
 
 
 def names(folder):
