@@ -23,6 +23,8 @@ import pytest
 for folder in ("", "training"):  # synthetic.py, and test_step.py for test_parallel.py
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
+collect_ignore = ["fuzz/coverage_guided.py"]  # a command of its own, for who has atheris
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

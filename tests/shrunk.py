@@ -18,6 +18,8 @@ SMALL = {
     "small_resnet": {"width": 2, "embedding": 8},
     "vgg": {"depth": 11, "divide": 32},
 }
+# Of heads that ask something of an embedding: what suits one of eight numbers.
+SMALL_HEADS = {"relational": {"embedding": 4, "grid": 2, "channels": 1, "hidden": 3}}
 
 
 def shrunk(path, cache_dir):

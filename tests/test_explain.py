@@ -93,7 +93,8 @@ def test_gradient_is_the_slope_of_the_score(channels, pair):
         assert maps[side][y, x] == pytest.approx(slope, rel=0.03, abs=2e-4)
 
 
-@pytest.mark.parametrize("head", HEADS)
+# The relational head compares an image's places with each other, so its own image moves it.
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "relational"])
 def test_equal_images_have_no_slope_rather_than_noise(head, pair):
     maps = gradient_map(made(head), pair[0], pair[0])
     assert not maps.left.any()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from shrunk import SMALL
+from shrunk import SMALL, SMALL_HEADS
 
 from siamjax import config as configuration
 from siamjax.evaluation.decision import DecisionCard
@@ -47,7 +47,9 @@ def comparator_of(tower="mlp", head="cosine", card=CARD, preprocess=None, **opti
     """A comparator whose every weight and statistic is random."""
     size = SIZE.get(tower, 16)
     preprocess = preprocess or Preprocess(size=(size, size))
-    model = Siamese(TOWERS[tower](**SMALL[tower] | options), HEADS[head]())
+    model = Siamese(
+        TOWERS[tower](**SMALL[tower] | options), HEADS[head](**SMALL_HEADS.get(head, {}))
+    )
     image = np.zeros((1, *preprocess.size, preprocess.channels), np.uint8)
     weights = jax.jit(model.init)(jax.random.key(0), image, image)
     rng = np.random.default_rng(0)

@@ -35,6 +35,7 @@ def kills(count):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_nothing_had_happened():
     found = kills(2)
     assert found["kills"] == 2
@@ -104,6 +105,8 @@ def small_files():
     limit(None)
 
 
+# Orbax's own threads complain to nobody when a save is cut short.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("no_pictures")
 def test_a_disk_that_fills_up_costs_the_steps_since_the_last_checkpoint_alone(
     tmp_path, small_files

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from shrunk import SMALL_HEADS
 from untrained import untrained_run
 
 import siamjax
@@ -85,7 +86,7 @@ def test_an_image_finds_itself_whatever_its_kind(gallery, people):
 OPTIONS = {
     "cosine": {}, "euclidean": {"midpoint": 3.0}, "euclidean_dense": {},
     "euclidean_norm_dense": {}, "weighted_l1": {}, "l1_mlp": {"hidden": 4, "activation": "relu"},
-    "relational": {"embedding": 4, "grid": 2, "channels": 1, "hidden": 3},
+    **SMALL_HEADS,
 }  # fmt: skip
 
 

@@ -60,10 +60,9 @@ def check(draw, images, self_allowed=()):
         assert set(left[itself].tolist()) <= set(self_allowed)
         return
     used = draw.weight > 0
-    np.testing.assert_array_equal(images.labels[draw.image_index][used], draw.label[used])
-    # A group may come twice, but in each of its places every image comes once.
-    met = set(zip(draw.group[used].tolist(), draw.image_index[used].tolist(), strict=True))
-    assert len(met) == used.sum()
+    np.testing.assert_array_equal(images.labels[draw.index][used], draw.label[used])
+    for index, there in zip(draw.index, used, strict=True):  # a group may come twice
+        assert len(set(index[there].tolist())) == there.sum()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -1,7 +1,9 @@
 """Overfitting one batch, and repeating a run's first steps."""
 
 import json
+import shlex
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -115,7 +117,7 @@ def test_a_folder_without_a_run_or_without_losses_is_refused(folder, tmp_path):
 def test_about_says_where_the_numbers_come_from(finished):
     about = json.loads((finished / "about.json").read_text())
     assert about["seed"] == 0
-    assert "pytest" in about["command"]
+    assert about["command"] == shlex.join(sys.orig_argv)
     assert set(about["versions"]) == set(recipe.PACKAGES)
     assert set(about["machine"]) == {"python", "platform", "processor", "device"}
     assert about["data"]["fingerprint"]
