@@ -8,7 +8,6 @@ three windows of five seconds for five recipes take about an hour; let nothing e
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -16,6 +15,7 @@ from absl import flags
 from experiments import command
 from experiments.peers.clock import RECIPES
 from experiments.peers.compare import compare
+from experiments.peers.lines import table
 
 PEERS = flags.DEFINE_list("peers", [], "Interpreters that have other frameworks.")
 NAMES = flags.DEFINE_list("recipes", list(RECIPES), "Of the table.")
@@ -25,15 +25,6 @@ SECONDS = flags.DEFINE_float("seconds", 5.0, "Length of a window.", lower_bound=
 CHANGES = flags.DEFINE_list("changes", [], "Keys of this library's config: data.fallback=glyphs.")
 OUT = flags.DEFINE_string("out", None, "Write the table here too.")
 JSON = flags.DEFINE_string("json", None, "Write all figures here.")
-
-COLUMNS = {
-    "siamjax": "siamjax",
-    "Keras-TensorFlow": "on tensorflow",
-    "Keras-JAX": "on jax",
-    "PyTorch eager": " eager",
-    "PyTorch channels-last": " channels_last",
-    "PyTorch bfloat16": " bfloat16",
-}
 
 
 def main(argv: list[str]) -> None:
@@ -55,38 +46,6 @@ def main(argv: list[str]) -> None:
         Path(OUT.value).write_text(text)
     if JSON.value:
         Path(JSON.value).write_text(json.dumps(found, indent=1) + "\n")
-
-
-def table(found: dict[str, list[dict]]) -> Iterator[str]:
-    """Lines of Markdown: pairs a second, then seconds to the first step, then memory.
-
-    Args:
-        found: by recipe, the rows of `compare`.
-    """
-    heads = list(COLUMNS)
-    for title, key, digits in (
-        ("pairs per second", "pairs_per_second", 1),
-        ("seconds to the first step", "first_step_s", 1),
-        ("peak memory, MB", "peak_mb", 0),
-    ):
-        more = ["best float32 peer"] if key == "pairs_per_second" else []
-        yield f"| {title} | {' | '.join([*heads, *more])} |"
-        yield "| --- |" + " --- |" * len([*heads, *more])
-        for recipe, rows in found.items():
-            values = {head: _value(rows, mark, key) for head, mark in COLUMNS.items()}
-            cells = ["-" if v is None else f"{v:,.{digits}f}" for v in values.values()]
-            yield f"| `{recipe}` | {' | '.join([*cells, *([ratio(values)] if more else [])])} |"
-        yield ""
-
-
-def _value(rows: list[dict], mark: str, key: str) -> float | None:
-    return next((row[key] for row in rows if mark in row["name"]), None)
-
-
-def ratio(speeds: dict[str, float | None]) -> str:
-    """This library over the best peer that computes in float32, as "1.5 ×"."""
-    peers = [v for k, v in speeds.items() if v and k not in ("siamjax", "PyTorch bfloat16")]
-    return f"{speeds['siamjax'] / max(peers):.2f} ×" if speeds["siamjax"] and peers else "-"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from commands import command
 
-from experiments import table
 from experiments.peers import sweep
+from experiments.peers.lines import table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -83,7 +83,7 @@ def test_the_table_has_a_column_for_each_peer_and_a_ratio():
             ("siamjax on cpu", 60.0), ("Keras 3 on tensorflow", 20.0), ("PyTorch 2 bfloat16", 90.0),
         )
     ]  # fmt: skip
-    lines = list(table.table({"omniglot": rows}))
+    lines = list(table({"omniglot": rows}))
     assert lines[2] == "| `omniglot` | 60.0 | 20.0 | - | - | - | 90.0 | 3.00 × |"
     assert lines[6] == "| `omniglot` | 2.0 | 2.0 | - | - | - | 2.0 |"
 
