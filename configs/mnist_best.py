@@ -6,8 +6,8 @@ classes.
 
     python -m experiments.main --config=configs/mnist_best.py --workdir=runs/mnist_best
 
-The test pairs are only measured: the figure that counts is that of the last step, and nothing
-stops early or is chosen by them.
+As in `mnist_mlp` the test pairs are the validation, so they also choose the `best` checkpoint. The
+figure that counts is therefore that of the last step.
 """
 
 from siamjax import config as configuration

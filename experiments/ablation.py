@@ -8,6 +8,7 @@ alphabets. The line of each can be repeated by itself; a variant that is done is
 """
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -96,12 +97,12 @@ def run_command(name: str, *arguments: str) -> None:
 
 def speed(run: Path) -> float:
     """Steps per second of a run, the median over its lines of metrics."""
-    import numpy as np
+    from siamjax.training.writer import read_rows
 
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(run / "metrics.jsonl")
     pairs = [row["pairs_per_second"] for row in rows if "pairs_per_second" in row]
     config = json.loads((run / "config.json").read_text())["config"]
-    return float(np.median(pairs)) / config["batch_size"]
+    return statistics.median(pairs) / config["batch_size"]
 
 
 if __name__ == "__main__":

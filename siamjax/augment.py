@@ -222,12 +222,8 @@ def shared_maps(
 
 
 @typed
-def none(
-    keys: Array, images: Images, *, turns: Turns | None = None, shared: Maps | None = None
-) -> Images:
+def none(keys: Array, images: Images, *, turns: Turns | None = None) -> Images:
     """The images as they are, but for quarter turns; the keys are not used."""
-    if shared is not None:
-        raise ValueError("config.augment.name none has no shared maps: choose affine")
     return images if turns is None else quarter_turns(images, turns)
 
 
@@ -252,7 +248,7 @@ def from_config(augment: ConfigDict, fill: float) -> Augmentation:
         step; images with equal shared keys get the same further map (`shared_maps`).
 
     Raises:
-        ValueError: if there is no augmentation of that name, or it can't do what is asked.
+        ValueError: if there is no augmentation of that name.
 
     Example:
         >>> from siamjax.config import base
@@ -269,11 +265,6 @@ def from_config(augment: ConfigDict, fill: float) -> Augmentation:
         )
     function, names = AUGMENTATIONS[augment.name]
     if function is none:
-        if augment.shared:
-            raise ValueError(
-                "config.augment.shared warps images, and config.augment.name none does not: choose"
-                " affine or affine_elastic"
-            )
         return partial(_alike, none, None)
     options: dict[str, Any] = {name: augment[name] for name in names}
     maps = partial(

@@ -50,8 +50,8 @@ def _data() -> ConfigDict:
     d.source = "omniglot"  # omniglot | folder | tfds | mnist | digits | pair_table | glyphs
     d.dir = placeholder(str)  # where the files are; None: $SIAMJAX_DATA, else ./data
     d.fallback = placeholder(str)  # source to use when `source` cannot be had; None: an error
-    # MiB of training images that stay on each device; more are sent there batch by batch, with the
-    d.resident_limit = 4096  # same numbers. A quarter of a 16 GB GPU: the model wants the rest
+    # More are sent batch by batch, with the same numbers; 4096 is a quarter of a 16 GB GPU.
+    d.resident_limit = 4096  # MiB of training images that may stay on each device
     d.cache_dir = placeholder(str)  # decoded images; None: the user's cache directory
     d.tfds_name = placeholder(str)  # source=tfds: the data set's name, e.g. "mnist"
     d.size = (105, 105)  # height, width

@@ -153,7 +153,7 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         )
     if not 0 <= config.augment.shared_shear < 1:
         faults.append(
-            f"config.augment.shared_shear must lie in 0..1, 1 left out; got"
+            "config.augment.shared_shear must lie in 0..1, 1 left out; got"
             f" {config.augment.shared_shear!r}"
         )
     if config.augment.shared and config.augment.name == "none":

@@ -15,7 +15,7 @@ import numpy as np
 
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
-from siamjax.data.decode import open_image
+from siamjax.data.decode import open_image, reason_of
 from siamjax.data.files import read_picture
 from siamjax.evaluation.decision import DEFAULT, DecisionCard, probability
 from siamjax.evaluation.encoder import Encoder
@@ -197,9 +197,9 @@ class Comparator:
             with open_image(read_picture(Path(image))) as opened:
                 return self.preprocess(opened)
         except Exception as error:  # a damaged file may provoke anything in Pillow
-            text = str(error).split("\n")[0].split(" <_io.BytesIO")[0] or type(error).__name__
-            if isinstance(error, OSError) and error.strerror:
-                text = error.strerror
+            # An error of the system names the file too, which the sentence has already.
+            text = error.strerror if isinstance(error, OSError) and error.strerror else None
+            text = text or reason_of(error)
             raise ValueError(f"{os.fspath(image)} cannot be read as an image: {text}") from error
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FITS = ("resize", "crop", "letterbox")
 PAPER = 255  # white: what shows through transparent parts, and what letterbox pads with
 MAX_PIXELS = 1 << 24  # of what a tower sees: a run from a stranger may ask for any size
-EXIF_ORIENTATION = 0x0112
+_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -209,11 +209,15 @@ def _upright(image: Image.Image) -> Image.Image:
 
     if getattr(image, "is_animated", False):
         image.seek(0)
+    return ImageOps.exif_transpose(image) if turned_by_exif(image) else image
+
+
+def turned_by_exif(image: Image.Image) -> bool:
+    """Whether an image's EXIF block says that it lies on its side, on its head or mirrored."""
     try:
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
     except Exception:  # a damaged EXIF block, of whatever kind, says nothing about the pixels
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        return False
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

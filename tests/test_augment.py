@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from siamjax import augment
-from siamjax.config import base
+from siamjax.config import base, validate
 
 KOCH = {"rotation": 10.0, "shear": 0.3, "scale": (0.8, 1.2), "translation": 2.0}
 STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "translation": 0.0}
@@ -322,10 +322,11 @@ def test_a_shared_map_is_applied_to_the_image_before_its_own_warp():
 
 
 def test_shared_needs_a_warp_and_acts_by_its_keys():
-    config = base().augment
+    whole = base()
+    config = whole.augment
     config.shared = 1.0
     with pytest.raises(ValueError, match=r"config\.augment\.shared .* choose\s+affine"):
-        augment.from_config(config, fill=0.0)
+        validate(whole)
     config.name, config.probability = "affine", 0.0
     warp = augment.from_config(config, fill=0.0)
     batch = jnp.repeat(images(1), 3, 0)

@@ -33,11 +33,15 @@ def test_only_convolutions_keep_out_of_scans_on_a_cpu(shape, expected):
 
 
 def test_keeping_memory_is_safe_where_it_does_nothing(monkeypatch):
+    asked = []
+
     def absent(name):
+        asked.append(name)
         raise OSError("no C library")
 
     monkeypatch.setattr(backend.ctypes, "CDLL", absent)
     backend.keep_memory()
+    assert asked == [None]
 
 
 def test_the_cache_goes_where_it_is_told(tmp_path):

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from siamjax.data.decode import kind_of, open_image, quiet_threads, reason_of
 from siamjax.data.duplicates import DIGEST, THUMB, Look, look
 from siamjax.data.files import Read
-from siamjax.preprocess import EXIF_ORIENTATION, plain
+from siamjax.preprocess import plain, turned_by_exif
 
 BATCH = 256  # files whose bytes may be in memory at a time
 # What Pillow calls a format, and the endings of its files.
@@ -127,14 +127,7 @@ def _facts(read: Read, path: str) -> Facts | str:
             size, kind = (image.height, image.width), kind_of(image.mode)
             moves = bool(getattr(image, "is_animated", False))
             picture = plain(image)
-            turned = _orientation(image) in range(2, 9)
+            turned = turned_by_exif(image)
             return Facts(size, kind, image.format or "", moves, turned, look(picture))
     except Exception as error:  # whatever a damaged file provokes: it is named
         return reason_of(error)
-
-
-def _orientation(image: Any) -> int:
-    try:
-        return image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block, of whatever kind, turns nothing
-        return 1

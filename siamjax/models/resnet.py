@@ -129,7 +129,7 @@ class ResNetV2(nn.Module):
         dropout: share of the flattened maps that is dropped in training, before the dense layer.
         divide: every number of channels of the backbone is divided by it, for small tests.
         remat: forget a block's maps after the forward pass, and compute them again in the backward
-            pass: on a GPU less memory and more work; XLA's CPU compiler undoes it.
+            pass: meant for GPUs, less memory and more work; neither was measured.
         from_features: the input is the flattened maps, as `embedding=0` gives them, not images:
             for a frozen backbone that ran before.
         axis: name of the device axis to share batch statistics over, or None.

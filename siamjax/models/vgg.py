@@ -35,7 +35,7 @@ class Vgg(nn.Module):
             fit as they are; otherwise its first kernel has one input channel.
         divide: every number of channels is divided by it, for small tests.
         remat: forget a block's maps after the forward pass, and compute them again in the backward
-            pass: on a GPU less memory and more work; XLA's CPU compiler undoes it.
+            pass: meant for GPUs, less memory and more work; on a CPU it saved nothing.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from siamjax.training.paths import merge, named_leaves
 from siamjax.training.state import TrainState
 
 
@@ -53,18 +52,14 @@ def averaged(state: TrainState) -> TrainState:
     means = [node.mean for node in nodes if isinstance(node, AverageState)]
     if not means:
         return state
-    trained = {path for path, _ in named_leaves(means[0])}
-    return replace(state, params=merge(means[0], _without(state.params, trained)))
+    return replace(state, params=_laid_over(state.params, means[0]))
 
 
-def _without(tree: dict[str, Any], paths: set[str], path: str = "") -> dict[str, Any]:
-    left = {}
-    for name, value in tree.items():
-        here = f"{path}/{name}" if path else name
-        if isinstance(value, dict):
-            inner = _without(value, paths, here)
-            if inner:
-                left[name] = inner
-        elif here not in paths:
-            left[name] = value
-    return left
+def _laid_over(params: dict[str, Any], means: dict[str, Any]) -> dict[str, Any]:
+    """The parameters, those that train replaced by their mean."""
+    return {
+        name: _laid_over(value, means.get(name, {}))
+        if isinstance(value, dict)
+        else means.get(name, value)
+        for name, value in params.items()
+    }

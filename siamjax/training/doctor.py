@@ -19,8 +19,7 @@ from siamjax.training.examination import Measures
 from siamjax.training.state import TrainState
 from siamjax.training.step import Data
 
-# Thresholds. A net that learns is far from each of them: see docs/reliability.md for what the
-# recipes measure.
+# Thresholds, set where thin copies of the recipes raise no alarm and planted diseases do.
 EARLIEST, PATIENCE = 100, 2  # the first step of a finding; examinations it has to hold
 FLAT_EMBEDDINGS = 0.004  # difference of two images' embeddings, as a share of their size
 FLAT_SIMILARITIES = 1e-4  # standard deviation over pairs

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from siamjax import cluster
 from siamjax.evaluation.decision import DecisionCard
 from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
@@ -164,7 +165,7 @@ def train(run: Run, store: CheckpointStore, log: MetricsLog) -> bool:
     state, data = devices.put(run.state), run.feed.start(devices, at)
     programs: dict[int, Callable] = {}
     window = _Window(run)
-    shown = Progress(plan.total, at, silent=not devices.main)
+    shown = Progress(plan.total, at, silent=not cluster.is_main())
     with Interruption() as interruption, shown as progress:
         if at == 0:
             _examine(run, devices.get(state), data, log, at, progress)
@@ -204,11 +205,15 @@ class _Window:
         self._run = run
         self.pending: list[Any] = []
         self._fetched: dict[str, list[np.ndarray]] = {}
+        self._since: float | None
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leaves the time until now out of the speed."""
-        self._since, self._timed = time.monotonic(), 0
+        """Leaves out of the speed the time until the next dispatch is done, and that dispatch.
+
+        The first one waits for the compiler; the one after a validation was done long before.
+        """
+        self._since, self._timed = None, 0
 
     def add(self, figures: Any) -> None:
         """Takes a dispatch's figures, and waits for those of the dispatch before it."""
@@ -218,8 +223,8 @@ class _Window:
 
     def _fetch(self, figures: Any) -> None:
         values = jax.device_get(figures)
-        if not self._timed and "loss" not in self._fetched:
-            self._since = time.monotonic()  # the first one waited for the compiler
+        if self._since is None:
+            self._since = time.monotonic()
         else:
             self._timed += len(values["loss"])
         for name, value in values.items():
@@ -230,7 +235,7 @@ class _Window:
         shown = {}
         if self._fetched.get("loss"):
             shown["loss"] = float(self._fetched["loss"][-1][-1])
-        if self._timed:
+        if self._since is not None and self._timed:
             seconds = time.monotonic() - self._since
             shown["pairs_per_second"] = self._timed * self._run.pairs_per_step / max(seconds, 1e-9)
         return shown

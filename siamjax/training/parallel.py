@@ -44,11 +44,6 @@ class Devices:
         """Devices over all processes."""
         return len(self.local) * jax.process_count()
 
-    @property
-    def main(self) -> bool:
-        """Whether this process is the one that writes and talks."""
-        return cluster.is_main()
-
     def compile(self, step: Callable, steps: int = 1) -> Callable:
         """`(state, data) -> (state, figures)`, `steps` steps in one dispatch, state donated.
 
@@ -63,7 +58,7 @@ class Devices:
                 return program(state, data)
 
         # With several processes pmap itself moves the key, which the guard takes for a transfer.
-        return program if jax.process_count() > 1 else dispatch
+        return dispatch if cluster.alone() else program
 
     def program(self, step: Callable, steps: int = 1) -> Any:
         """As `compile`, with what JAX's own functions have (`lower`), and without the guard."""
@@ -123,13 +118,13 @@ class Devices:
             wish: of this process, say to stop: a signal may reach one process only.
             now: whether to ask; the same in every process at the same step.
         """
-        if jax.process_count() == 1:
+        if cluster.alone():
             return wish
-        return now and bool(np.any(multihost_utils.process_allgather(np.array(wish))))
+        return now and not cluster.all_ready(not wish)
 
     def from_main(self, figures: dict[str, Any]) -> dict[str, Any]:
         """The numbers of the first process in every process, so that all decide alike."""
-        if jax.process_count() == 1:
+        if cluster.alone():
             return figures
         names = sorted(name for name, value in figures.items() if isinstance(value, float))
         own = np.array([figures[name] for name in names], np.float64).view(np.int32)  # exact

@@ -45,6 +45,7 @@ OVERRIDES = st.lists(
 
 
 def check(overrides):
+    """Whether the overrides were refused, with a sentence."""
     arguments = ["main", *(f"--config.{key}={value}" for key, value in overrides)]
     values = flags.FlagValues()
     with mock.patch.object(sys, "argv", arguments):
@@ -52,7 +53,7 @@ def check(overrides):
         try:
             values(arguments)
         except flags.Error:  # absl prints its sentence and ends with status 1
-            return
+            return True
     config = values.config
     try:
         recipe.validate(config)
@@ -66,6 +67,8 @@ def check(overrides):
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         assert PACKAGE in raised_in.parents, "a sentence of ours"
         assert len(str(error)) > 40, f"no sentence: {error}"  # noqa: PT017
+        return True
+    return False
 
 
 @quick
@@ -96,4 +99,4 @@ def test_many_overrides(overrides):
     ],
 )
 def test_what_found_something(overrides):
-    check(overrides)
+    assert check(overrides)
