@@ -1,5 +1,9 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from siamjax.training import loop
 from siamjax.training.loop import Plan, steps_per_dispatch
 
 
@@ -46,3 +50,27 @@ def test_a_resumed_run_dispatches_what_an_undisturbed_one_does(stopped):
 def test_due_at_multiples_and_at_the_end():
     plan = Plan(total=25, log=10, evaluate=20, checkpoint=100, epoch=7)
     assert [step for step in range(1, 26) if plan.due(step, plan.log)] == [10, 20, 25]
+
+
+def test_what_was_done_before_a_pause_is_no_speed(monkeypatch):
+    """A dispatch under way during a validation is fetched at once after it, in no time."""
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    window = loop._Window(
+        SimpleNamespace(devices=SimpleNamespace(get=lambda x: x), pairs_per_step=10)
+    )
+
+    def dispatch(seconds):
+        clock[0] += seconds
+        window.add({"loss": np.ones(1)})
+
+    for _ in range(4):  # the first ends with the compiler, of the last only the start was seen
+        dispatch(1.0)
+    assert window.so_far()["pairs_per_second"] == 10
+    clock[0] += 100.0
+    window.restart_clock()
+    dispatch(0.001)
+    assert "pairs_per_second" not in window.so_far()
+    for _ in range(2):
+        dispatch(1.0)
+    assert window.so_far()["pairs_per_second"] == 10
