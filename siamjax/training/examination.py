@@ -77,6 +77,8 @@ def examiner(
             sent no more where batches are streamed.
     """
 
+    model = model.clone(views=1)  # the net is the same in all of them
+
     def first(key: Array, step: Array, table: Any) -> PairDraw | SetDraw:
         return share(scheme(key, step, table), 0, parts)
 
