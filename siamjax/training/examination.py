@@ -76,7 +76,6 @@ def examiner(
         parts: shares of a batch: the first is examined. One device has room for no more, and is
             sent no more where batches are streamed.
     """
-
     model = model.clone(views=1)  # the net is the same in all of them
 
     def first(key: Array, step: Array, table: Any) -> PairDraw | SetDraw:
