@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from siamjax import backend
-from siamjax.models import fourier
+from siamjax.models import fourier, winograd
 from siamjax.types import typed
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # row-major: "first" means the same as in XLA
@@ -86,7 +86,8 @@ _pool.defvjp(_pool_forward, _pool_backward)
 def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **rest: Any) -> Array:
     """`lax.conv_general_dilated` for `flax.linen.Conv`, on a CPU by the quickest way.
 
-    - Large taps between many channels go through a Fourier transform (`models/fourier.py`).
+    - Kernels up to 4x4 between many channels go tile by tile (`models/winograd.py`), larger ones
+      through a Fourier transform (`models/fourier.py`).
     - Taps over a smaller map, as 3x3 over 2x2 at the end of a ResNet on 64x64 images, run at
       1 GFLOP/s: they are laid side by side and go through one product of matrices.
 
@@ -97,20 +98,22 @@ def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **re
         padding: "SAME", "VALID" or pairs of numbers for rows and columns.
         rest: as `lax.conv_general_dilated` has them.
     """
-    size = kernel.shape[:2]
-    plain = all(d == (1, 1) for d in (rest["lhs_dilation"], rest["rhs_dilation"]))
-    plain = plain and rest["feature_group_count"] == 1
+    taps = kernel.shape[:2]
+    plain = all(rest.get(d, (1, 1)) == (1, 1) for d in ("lhs_dilation", "rhs_dilation"))
+    plain = plain and rest.get("feature_group_count", 1) == 1
     if not _cpu_only(x) or not plain or x.dtype != jnp.float32:
         return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
-    small = x.shape[1] < size[0] or x.shape[2] < size[1]
-    padded = tuple(s + sum(p) for s, p in zip(x.shape[1:3], padding, strict=True))
-    detour = tuple(strides) == (1, 1) and fourier.saves((len(x), *padded, x.shape[3]), kernel.shape)
-    if not small and not detour:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return fourier.convolve(x, kernel) if detour else _side_by_side(x, kernel, strides)
+        padding = lax.padtype_to_pads(x.shape[1:3], taps, strides, padding)
+    whole = jnp.pad(x, ((0, 0), *padding, (0, 0)))  # the compiler drops what nobody uses
+    if x.shape[1] < taps[0] or x.shape[2] < taps[1]:
+        return _side_by_side(whole, kernel, strides)
+    if tuple(strides) == (1, 1):
+        if size := winograd.tile(whole.shape, kernel.shape):
+            return winograd.convolve(x, kernel, size, tuple(padding))
+        if fourier.saves(whole.shape, kernel.shape):
+            return fourier.convolve(whole, kernel)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
 
 
 def _side_by_side(x: Array, kernel: Array, strides: Sequence[int]) -> Array:
@@ -168,8 +171,7 @@ def conv_pool(
     if _cpu_only(x) and small and x.dtype == jnp.float32:
         return _fused(_padded(x, kernel.shape, padding)[..., 0], kernel[:, :, 0])
     dimensions = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
-    return max_pool(y)
+    return max_pool(convolve(x, kernel, (1, 1), padding, dimension_numbers=dimensions))
 
 
 def _padded(x: Array, kernel: tuple[int, ...], padding: str) -> Array:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from siamjax.models import winograd
 from siamjax.models.convolution import ConvPool, conv_pool, convolve, max_pool
 
 
@@ -146,3 +147,24 @@ def test_small_maps_convolve_to_the_same(shape, kernel, strides, padding):
         for module in (quick, plain)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), slope, expected)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0), (1, 2))])
+@pytest.mark.parametrize("taps", [3, 4])
+def test_large_convolutions_go_tile_by_tile_to_the_same(taps, padding, monkeypatch):
+    monkeypatch.setattr(winograd, "tile", lambda x, kernel: 6)
+    x = images("normal", (4, 17, 14, 6))
+    plain = nn.Conv(5, (taps, taps), padding=padding, use_bias=False)
+    quick = plain.clone(conv_general_dilated=convolve)
+    params = plain.init(jax.random.key(0), x)
+    assert "dot_general" in str(jax.make_jaxpr(quick.apply)(params, x))
+
+    def both(module):
+        def loss(params):
+            y = module.apply(params, x)
+            return jnp.square(y).sum(), y
+
+        return jax.jit(jax.grad(loss, has_aux=True))(params)
+
+    for got, want in zip(*map(jax.tree.leaves, (both(quick), both(plain))), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
