@@ -29,7 +29,7 @@ from siamjax.types import typed
 # Where the polynomials behind a tile's numbers are compared; infinity is one more point.
 POINTS = {4: (0, 1, -1), 6: (0, 1, -1, 0.5, -2)}
 LEAST = 1.5e9  # operations that must be saved; below, what surrounds it eats the gain
-AT_ONCE = 14 << 20
+AT_ONCE = 14 << 20  # bytes of one group of tiles: more leave the cache before they are used
 
 Parts = Sequence[Array]
 Padding = tuple[tuple[int, int], tuple[int, int]]
