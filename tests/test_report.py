@@ -33,7 +33,8 @@ from siamjax.types import PairTable
 
 VOID = {"meta", "br", "img", "link"}
 SECTIONS = (
-    "trained", "data", "training", "one-shot", "pairs", "card", "errors", "map", "timings", "use",
+    "trained", "data", "training", "one-shot", "pairs", "card", "errors", "map",
+    "health", "timings", "use",
 )  # fmt: skip
 PAPERS = {line.paper[1] for line in published.LINES}
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp\udcff\n\x07'.png"
@@ -81,6 +82,13 @@ def validated(step, share):
         step, "validation", pair_accuracy=0.8, auc=0.9, best_accuracy=0.85, loss=0.5,
         one_shot_accuracy=share, one_shot_low=share - 0.05, one_shot_high=share + 0.05,
         one_shot_ties=0.0, protocol="within-alphabet 20-way 1-shot",
+    )  # fmt: skip
+
+
+def examined(step, *findings):
+    return row(
+        step, "doctor", relative_spread=0.25, similarity_spread=0.125, separation=3.5, active=1.0,
+        loss_over_constant=0.75, saturated=0.0, dead_units=0.5, findings=list(findings),
     )  # fmt: skip
 
 
@@ -333,6 +341,28 @@ def test_a_young_run_says_how_far_it_is(tmp_path):
     page = Page(report.page(a_run(tmp_path, rows=[])))
     assert "no lines yet" in page.text["training"]
     assert "Nothing was timed yet" in page.text["timings"]
+
+
+def test_what_ails_the_net_stands_at_the_top_while_it_does(tmp_path):
+    rows = [examined(0), examined(200, "it is blind"), examined(300, "it is blind", "it is slow")]
+    page = Page(report.page(a_run(tmp_path / "ill", rows=rows, notes="abcdef")))
+    assert "it is blindit is slowabcd2 more under Data" in page.text["header"]
+    assert "Step 200: it is blindStep 300: it is slow" in page.text["health"]
+    assert "3000.250.1253.50.75100.0 %0.0 %50.0 %" in page.text["health"]
+    page = Page(report.page(a_run(tmp_path / "cured", rows=[*rows, examined(400)])))
+    assert "blind" not in page.text["header"]
+    assert "Step 200: it is blind" in page.text["health"]
+
+
+def test_the_doctor_s_looks_are_thinned_and_keep_their_ends(tmp_path):
+    rows = [examined(step) for step in range(1000, 1100)]
+    text = Page(report.page(a_run(tmp_path, rows=rows))).text["health"]
+    assert "Nothing was wrong at any of 100 looks." in text
+    assert text.count("0.75") == 12
+    assert "1,000" in text
+    assert "1,099" in text
+    text = Page(report.page(a_run(tmp_path / "off", rows=[], **{"train.doctor": False}))).text
+    assert "it was not asked to" in text["health"]
 
 
 def test_settings_show_what_differs_first(tmp_path):

@@ -87,6 +87,7 @@ def page(record: Record, evaluations: Sequence[Measured] = (), *, missing: str =
         ("card", "Decision card", run_sections.decision_card(record.card)),
         ("errors", "Hardest errors", measured_.errors(evaluations, why)),
         ("map", "Embedding map", measured_.embedding_map(evaluations, why)),
+        ("health", "Health of the net", run_sections.health(record)),
         ("timings", "Timings", run_sections.timings(record)),
         ("use", "How to use this run", run_sections.use(record, record.card)),
     )

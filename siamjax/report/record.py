@@ -37,13 +37,19 @@ class Record:
     card: DecisionCard
 
     def split(self, name: str) -> list[dict[str, Any]]:
-        """The rows of "train" or of "validation"."""
+        """The rows of "train", "validation" or "doctor"."""
         return [row for row in self.rows if row["split"] == name]
 
     @property
     def data(self) -> Mapping[str, Any]:
         """Name, summary, notes and fingerprint of the data really used."""
         return self.about.get("data", {})
+
+    @property
+    def ailments(self) -> list[str]:
+        """What the doctor found at its last look, which is what still ails the net."""
+        looks = self.split("doctor")
+        return list(looks[-1]["findings"]) if looks else []
 
     @property
     def title(self) -> str:

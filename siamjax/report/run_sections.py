@@ -19,10 +19,11 @@ from siamjax.report.record import Record
 from siamjax.training.writer import duration
 
 PROMINENT = 4  # notes at the top of the page; all are in the section on the data
+LOOKS = 12  # of the doctor, in its table
 
 
 def top(record: Record, found: Headline | None, notes: Sequence[str]) -> Markup:
-    """Title, notes, headline figure."""
+    """Title, what ails the net, notes, headline figure."""
     if found is None:
         figure = tag("p", "Nothing was validated or measured yet.", class_="what")
     else:
@@ -33,10 +34,10 @@ def top(record: Record, found: Headline | None, notes: Sequence[str]) -> Markup:
             tag("p", found.caveats, class_="soft"),
         )
     notice = None
-    if notes:
+    if notes or record.ailments:
         more = len(notes) - PROMINENT
         rest = tag("p", f"{more} more under Data.") if more > 0 else None
-        shown = [tag("p", note) for note in notes[:PROMINENT]]
+        shown = [tag("p", note) for note in [*record.ailments, *notes[:PROMINENT]]]
         notice = tag("div", shown, rest, class_="notice", role="note")
     return tag("header", tag("h1", f"Run report: {record.title}"), notice, figure)
 
@@ -167,6 +168,52 @@ def training(record: Record) -> Markup:
             f"Not validated yet: the log ends at step {end:,}, within the first epoch.",
         )  # fmt: skip
     return join(missing, tag("div", charts, class_="charts"))
+
+
+def health(record: Record) -> Markup:
+    """What the doctor said, and what it measured at each look."""
+    rows = record.split("doctor")
+    if not rows:
+        why = (
+            "it has not looked yet" if record.config.train.get("doctor") else "it was not asked to"
+        )
+        return tag("p", f"The doctor (config.train.doctor) says nothing: {why}.")
+    first: dict[str, int] = {}
+    for row in rows:
+        for finding in row["findings"]:
+            first.setdefault(finding, row["step"])
+    if first:
+        said = tag("ul", [tag("li", f"Step {step:,}: {text}") for text, step in first.items()])
+    else:
+        said = tag("p", f"Nothing was wrong at any of {len(rows)} looks.")
+    shown = rows if len(rows) <= LOOKS else [rows[i] for i in _spaced(len(rows))]
+    cells = [
+        [
+            f"{row['step']:,}",
+            *(f"{row[key]:.3g}" for key in ("relative_spread", "similarity_spread")),
+            f"{row['separation']:.3g}" if row["separation"] else "-",
+            f"{row['loss_over_constant']:.3g}",
+            *(percent(row[key], 1) for key in ("active", "saturated", "dead_units")),
+        ]
+        for row in shown
+    ]
+    head = (
+        "Step", "Embeddings differ", "Similarities vary", "Classes apart", "Loss",
+        "Pairs that cost", "Saturated", "Dead units",
+    )  # fmt: skip
+    caption = (
+        "Of one training batch. Difference of two images' embeddings as a share of their size;"
+        " standard deviation of the similarities before calibration; how much farther apart two"
+        " classes lie than one, in standard errors (not for sets); loss as a share of what the best"
+        " constant answer costs; shares of pairs, of units at the ends of a sigmoid, and of units"
+        " without a gradient in the worst module."
+    )
+    return join(said, table(head, cells, caption=caption, numbers=range(1, 8)))
+
+
+def _spaced(count: int) -> list[int]:
+    """Some of so many, the first and the last among them."""
+    return sorted({round(i * (count - 1) / (LOOKS - 1)) for i in range(LOOKS)})
 
 
 def timings(record: Record) -> Markup:
