@@ -5,9 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-import os
 import struct
-import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,26 +16,12 @@ from jaxtyping import UInt8
 
 from siamjax.config import ConfigDict
 from siamjax.data.cache import Collected, Entry, Write, cache_directory, cache_key, cached
-from siamjax.data.download import TIMEOUT, Pinned, unreachable
+from siamjax.data.download import MNIST, fetch
 from siamjax.data.splits import DataNotFound, data_root, divide, refuse_drawer_split, summarise
 from siamjax.preprocess import Preprocess, preprocess_of
 from siamjax.types import DataSplits, LabelledImages
 
-BASE = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-FILES = {
-    "train-images-idx3-ubyte": Pinned(
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", "9.5 MiB"
-    ),
-    "train-labels-idx1-ubyte": Pinned(
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", "28 KiB"
-    ),
-    "t10k-images-idx3-ubyte": Pinned(
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", "1.6 MiB"
-    ),
-    "t10k-labels-idx1-ubyte": Pinned(
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", "4.4 KiB"
-    ),
-}
+FILES = tuple(MNIST.files)
 CONTENT = "b0a92ac949b524dc495d183d4db7d10d40dd1c34e6b3b81d73d9019348f1eb32"  # `_digest` of MNIST
 FOLDERS = ("", "mnist", "MNIST/raw")  # the last: as torchvision lays it out
 MAX_BYTES = 1 << 30  # of one file, unpacked
@@ -70,7 +54,8 @@ def mnist(config: ConfigDict) -> DataSplits:
         Proceedings of the IEEE (1998).
     """
     refuse_drawer_split(config)
-    places, fetched = _fetch(data_root(config), cache_directory(config))
+    root, spare = data_root(config), cache_directory(config)
+    places, fetched = fetch(MNIST, root, spare, {**find(spare), **find(root)})
     arrays = {name: read_idx(places[name]) for name in FILES}
     pixels, labels, split = _joined(arrays, places)
     digest = _digest(arrays)
@@ -255,49 +240,4 @@ def _labelled(pixels: np.ndarray, labels: np.ndarray, entries: list[Entry]) -> L
         drawers=np.full(n, -1, np.int32),
         class_names=tuple(str(i) for i in range(int(labels.max()) + 1)),
         paths=tuple(entry.path for entry in entries),
-    )
-
-
-def _fetch(root: Path, spare: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """All files by name, what is missing downloaded into `root`/mnist, else into `spare`/mnist."""
-    places = {**find(spare), **find(root)}
-    wanted = [name for name in FILES if name not in places]
-    if not wanted:
-        return places, ()
-    if fault := unreachable(f"{BASE}{wanted[0]}.gz"):
-        raise DataNotFound(_remedy(root, wanted, fault))
-    target = next((place for place in (root / "mnist", spare / "mnist") if _writable(place)), None)
-    if target is None:
-        raise DataNotFound(_remedy(root, wanted, f"neither {root} nor {spare} can be written"))
-    sizes = ", ".join(f"{name}.gz ({FILES[name].size})" for name in wanted)
-    print(f"MNIST: downloading {sizes} from {BASE} to {target}", file=sys.stderr, flush=True)
-    import pooch
-    import requests
-
-    downloader: Any = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
-    for name in wanted:
-        url, known = f"{BASE}{name}.gz", f"sha256:{FILES[name].sha256}"
-        try:
-            path = pooch.retrieve(url, known, f"{name}.gz", target, downloader=downloader)
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise DataNotFound(_remedy(root, wanted, f"{type(error).__name__}: {error}")) from error
-        places[name] = Path(path)
-    return places, (f"downloaded to {target}: {sizes}",)
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
-
-
-def _remedy(root: Path, wanted: list[str], fault: str) -> str:
-    urls = "\n".join(f"  {BASE}{name}.gz" for name in wanted)
-    return (
-        f"MNIST is not here: looked for {', '.join(wanted)} (.gz or unpacked) in"
-        f" {root.absolute()} and its mnist/, and could not download it ({fault}). Download by"
-        f" hand\n{urls}\nand put the files, as they are, into {root.absolute() / 'mnist'}; or set"
-        ' config.data.fallback = "digits" to use scikit-learn\'s small digits instead'
     )

@@ -32,7 +32,7 @@ from siamjax.data.cache import (
     cached,
 )
 from siamjax.data.decode import decode_files
-from siamjax.data.download import fetch_omniglot
+from siamjax.data.download import OMNIGLOT, fetch
 from siamjax.data.files import FileSet, open_files
 from siamjax.data.splits import data_root, hold_out, name_some, part, summarise
 from siamjax.preprocess import Preprocess, preprocess_of
@@ -90,7 +90,7 @@ def omniglot(config: ConfigDict) -> DataSplits:
     places = find(root)
     fetched = ()
     if "images_background" not in places:
-        places, fetched = fetch_omniglot(root, cache_directory(config), places)
+        places, fetched = fetch(OMNIGLOT, root, cache_directory(config), places)
     preprocess = preprocess_of(config)
     sets: dict[str, Decoded] = {}
     for name in SETS:

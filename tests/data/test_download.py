@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from siamjax.data import download
-from siamjax.data.download import OMNIGLOT, fetch_omniglot, unreachable
+from siamjax.data.download import OMNIGLOT, fetch, unreachable
 from siamjax.data.splits import DataNotFound
 
 
@@ -26,9 +26,9 @@ def network(monkeypatch):
 
 
 def test_both_zips_with_their_checksums(network, tmp_path, capsys):
-    places, notes = fetch_omniglot(tmp_path / "data", tmp_path / "cache", {})
+    places, notes = fetch(OMNIGLOT, tmp_path / "data", tmp_path / "cache", {})
     here = tmp_path / "data" / "omniglot"
-    assert places == {name: here / f"{name}.zip" for name in OMNIGLOT}
+    assert places == {name: here / f"{name}.zip" for name in OMNIGLOT.files}
     base = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
     first = "sha256:ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"
     second = "sha256:1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"
@@ -44,17 +44,17 @@ def test_both_zips_with_their_checksums(network, tmp_path, capsys):
 
 def test_only_what_is_missing(network, tmp_path):
     have = {"images_evaluation": tmp_path / "images_evaluation.zip"}
-    places, _ = fetch_omniglot(tmp_path, tmp_path / "cache", have)
+    places, _ = fetch(OMNIGLOT, tmp_path, tmp_path / "cache", have)
     assert len(network) == 1
     assert places["images_evaluation"] == have["images_evaluation"]
 
 
 def test_an_unwritable_data_directory_means_the_cache_and_a_second_run_reuses_it(network, tmp_path):
     (tmp_path / "data").write_text("a file in the way")
-    first, _ = fetch_omniglot(tmp_path / "data", tmp_path / "cache", {})
+    first, _ = fetch(OMNIGLOT, tmp_path / "data", tmp_path / "cache", {})
     assert first["images_background"].parent == tmp_path / "cache" / "omniglot"
     network.clear()
-    again, notes = fetch_omniglot(tmp_path / "data", tmp_path / "cache", {})
+    again, notes = fetch(OMNIGLOT, tmp_path / "data", tmp_path / "cache", {})
     assert again == first
     assert network == []
     assert notes == ()
@@ -63,7 +63,7 @@ def test_an_unwritable_data_directory_means_the_cache_and_a_second_run_reuses_it
 def test_off_line_says_what_where_and_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(download, "unreachable", lambda url: "ConnectionError")
     with pytest.raises(DataNotFound) as error:
-        fetch_omniglot(tmp_path, tmp_path / "cache", {})
+        fetch(OMNIGLOT, tmp_path, tmp_path / "cache", {})
     text = str(error.value)
     assert "looked for images_background.zip or images_background/ in " + str(tmp_path) in text
     assert "ConnectionError" in text
@@ -83,7 +83,7 @@ def test_a_download_that_fails_half_way(network, monkeypatch, tmp_path, fault):
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     with pytest.raises(DataNotFound, match=str(fault)):
-        fetch_omniglot(tmp_path, tmp_path / "cache", {})
+        fetch(OMNIGLOT, tmp_path, tmp_path / "cache", {})
 
 
 def test_unreachable_gives_up_in_time(monkeypatch):

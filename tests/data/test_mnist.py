@@ -8,8 +8,9 @@ import pytest
 import requests
 
 from siamjax.config import base
-from siamjax.data import DataNotFound, mnist
-from siamjax.data.mnist import BASE, FILES, digits, find, read_idx
+from siamjax.data import DataNotFound, download, mnist
+from siamjax.data.download import MNIST
+from siamjax.data.mnist import FILES, digits, find, read_idx
 from siamjax.preprocess import Preprocess
 
 
@@ -48,7 +49,7 @@ def no_network(monkeypatch):
     def refuse(url):
         raise AssertionError(f"a test asked for {url}")
 
-    monkeypatch.setattr(mnist, "unreachable", refuse)
+    monkeypatch.setattr(download, "unreachable", refuse)
 
 
 # ---------------------------------------------------------------------- the real thing
@@ -240,7 +241,7 @@ def network(monkeypatch):
         return str(path / fname)
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    monkeypatch.setattr(mnist, "unreachable", lambda url: "")
+    monkeypatch.setattr(download, "unreachable", lambda url: "")
     return asked
 
 
@@ -250,7 +251,7 @@ def test_what_is_missing_is_downloaded_with_its_checksum(network, tmp_path, caps
     splits = mnist.mnist(config_for(tmp_path / "d", tmp_path))
     assert len(network) == 3
     assert network[0] == (
-        f"{BASE}{labels}.gz",
+        f"{MNIST.base}{labels}.gz",
         "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
     )
     assert "1.6 MiB" in capsys.readouterr().err
@@ -272,12 +273,12 @@ def test_a_data_directory_that_cannot_be_written_means_the_cache(network, tmp_pa
 
 
 def test_off_line_says_what_where_and_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(mnist, "unreachable", lambda url: "ConnectionError")
+    monkeypatch.setattr(download, "unreachable", lambda url: "ConnectionError")
     with pytest.raises(DataNotFound) as error:
         mnist.mnist(config_for(tmp_path / "d", tmp_path))
     text = str(error.value)
     for name in FILES:
-        assert f"{BASE}{name}.gz" in text
+        assert f"{MNIST.base}{name}.gz" in text
     assert "(ConnectionError)" in text
     assert f"into {tmp_path / 'd' / 'mnist'}" in text
     assert 'config.data.fallback = "digits"' in text

@@ -47,7 +47,7 @@ def no_network(monkeypatch):
     def offline(*_):
         raise DataNotFound("Omniglot is not here")
 
-    monkeypatch.setattr(module, "fetch_omniglot", offline)
+    monkeypatch.setattr(module, "fetch", offline)
 
 
 def config_for(tmp_path, **data):
