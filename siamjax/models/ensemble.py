@@ -13,8 +13,8 @@ from siamjax.types import AnyArray, PairOutput, typed
 class Ensemble(nn.Module):
     """Trained nets side by side; an embedding holds one of each, a comparison is their mean.
 
-    Nets from several seeds err on different pairs, so the mean of their scores errs less than one
-    of them does on average. The mean is taken of logits, or of distances, after each member has
+    Nets from several seeds err on different pairs, so the mean of their scores tends to err less
+    than one of them alone. The mean is taken of logits, or of distances, after each member has
     compared its own embeddings by its own head: whatever a head does with them, it does as alone,
     and what is symmetric stays so. It is for use, not for training.
 
@@ -29,9 +29,9 @@ class Ensemble(nn.Module):
 
     members: tuple[Siamese, ...]
 
-    # One after the other, everywhere: mapped over stacked weights (vmap), convolutions become
-    # grouped ones, which XLA's CPU backend runs slowly, and which the quick paths of
-    # models/convolution.py are not for.
+    # One after the other in a plain loop: mapped over stacked weights (vmap), convolutions become
+    # grouped ones, which XLA's CPU backend runs slowly and the quick paths of convolution.py are
+    # not for; inside a scan they are slow as well (siamjax/backend.py).
 
     @typed
     def __call__(

@@ -149,8 +149,10 @@ def test_evaluate_takes_it(whole):
     evaluation = Evaluation(
         whole.encoder, lambda: own_subject(splits, "validation"), None, whole.card, settings
     )
-    for protocol in ("within-alphabet", "verification", "retrieval", "open-set"):
-        assert evaluation.run(protocol) is not None
+    assert evaluation.run("within-alphabet").trials == 20
+    assert evaluation.run("retrieval").queries == 10
+    assert evaluation.run("verification").card_source.startswith("fitted on validation pairs")
+    assert evaluation.run("open-set").source == whole.card.source
 
 
 def test_explain_takes_it(whole, pictures):
@@ -165,6 +167,8 @@ def test_explain_takes_it(whole, pictures):
 def test_export_takes_it(whole, tmp_path):
     exported = export(whole, tmp_path / "out", ("stablehlo", "npz"))
     assert len(exported.differences["stablehlo"]) == 4
+    about = json.loads((tmp_path / "out/about.json").read_text())
+    assert about["graphs"]["tower"]["outputs"][0]["shape"] == ["b", 16]  # of both members
     with np.load(tmp_path / "out/weights.npz") as weights:
         owners = {name.split("/")[1] for name in weights.files}
     assert owners == {"members_0", "members_1"}
@@ -188,6 +192,7 @@ def test_the_report_names_its_runs_and_how_to_make_it_again(place):
     assert f"--runs={place / 'a'},{place / 'b'}" in page
     assert f"--workdir={place / 'ab'}-again" in page
     assert page.count(report.run_sections.UNTRAINED) == 2
+    assert "on images that also chose each run&#x27;s checkpoint" in page
 
 
 def test_it_is_not_to_be_trained_or_repeated(place, whole):
@@ -245,6 +250,7 @@ def test_runs_that_saw_each_others_validation_classes_are_refused(tmp_path):
     for seed in (0, 1):
         config = tiny(tmp_path, seed)
         config.data.update(source="folder", dir=str(tmp_path / "images"), holdout=0.5)
+        config.eval.way = 4
         save(tmp_path / f"run{seed}", config)
     with pytest.raises(EnsembleError, match="hold out other images for validation"):
         make_ensemble([tmp_path / "run0", tmp_path / "run1"], tmp_path / "new", lambda _: None)
