@@ -109,6 +109,7 @@ def _model() -> ConfigDict:
     m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
     m.views = 1  # quarter turns of each image whose comparisons are averaged, 1 to 4
+    m.members = 1  # nets whose scores are averaged; more only by experiments.ensemble
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
     m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory
     m.weights = placeholder(str)  # a file of published weights to start from

@@ -174,6 +174,12 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"config.model.views turns images by quarters, so they must be square; got {size!r}"
         )
+    if config.model.members != 1:
+        faults.append(
+            "config.model.members must be 1, since a training trains one net; got"
+            f" {config.model.members!r}: train a run for each config.seed, then make one of them"
+            " with python -m experiments.ensemble --runs=RUN,RUN --workdir=NEW"
+        )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")
     if config.pairs.augment_singletons:

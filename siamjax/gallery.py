@@ -16,6 +16,7 @@ from siamjax.evaluation.nearest import Nearest
 from siamjax.gallery_file import GalleryError, Stored
 from siamjax.gallery_items import Item, digest, items, name_of
 from siamjax.inference import Comparator, listed
+from siamjax.models import Ensemble
 from siamjax.models.heads import Cosine, Euclidean
 
 if TYPE_CHECKING:
@@ -87,8 +88,9 @@ class Gallery:
     """Embeddings of known images; queries are compared with all of them.
 
     Each image goes through the tower once, when it is added. The search is exact: for the
-    Euclidean and the cosine head a matrix product proposes candidates (`Nearest`), for others all
-    are candidates; the head ranks them, so a similarity is that of `comparator.similarity`.
+    Euclidean and the cosine head of one net in one view a matrix product proposes candidates
+    (`Nearest`), for others all are candidates; the head ranks them, so a similarity is that of
+    `comparator.similarity`.
 
     Args:
         comparator: of a run.
@@ -325,9 +327,10 @@ class Gallery:
 
 def nearest(comparator: Comparator, embeddings: np.ndarray) -> Nearest | None:
     """The matrix-product search, for a head that has one; None where it must see all rows."""
-    head = comparator.encoder.model.head
-    if comparator.encoder.model.views > 1:
+    model = comparator.encoder.model
+    if isinstance(model, Ensemble) or model.views > 1:
         return None  # a mean of comparisons is not the comparison of one vector
+    head = model.head
     if isinstance(head, Cosine):
         return Nearest(embeddings, cosine=True)
     if isinstance(head, Euclidean) and head.p == 2:

@@ -19,6 +19,7 @@ from siamjax.data.decode import open_image, reason_of
 from siamjax.data.files import read_picture
 from siamjax.evaluation.decision import DEFAULT, DecisionCard, probability
 from siamjax.evaluation.encoder import Encoder
+from siamjax.models import Ensemble, Siamese
 from siamjax.preprocess import Preprocess
 from siamjax.recipe import build_model
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
@@ -216,6 +217,12 @@ def _identity(image: Any) -> Any:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
 
 
+def model_of(config: ConfigDict) -> Siamese | Ensemble:
+    """The model of a run: one net, or those of an ensemble (`config.model.members`)."""
+    members = tuple(build_model(config) for _ in range(config.model.members))
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
 def load(workdir: str | os.PathLike[str], checkpoint: str | None = None) -> Comparator:
     """The best weights of a run (the latest where there are no best yet).
 
@@ -239,13 +246,16 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | None = None) -> Comp
         about = store.about(kind)
         config = configuration.from_json(about["config"])
         preprocess = Preprocess.from_dict(about["preprocess"])
-        model = build_model(config)
+        model = model_of(config)
         image = np.zeros((1, *preprocess.size, preprocess.channels), np.float32)
         shapes = jax.eval_shape(model.init, jax.random.key(0), image, image)
         template = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
         weights = store.restore_weights(kind, template)
         step = store.step(kind)
-        origin = f"{workdir}, {kind} checkpoint of step {step}, trained on {about['data']['name']}"
+        nets = f"{config.model.members} nets as one, " if config.model.members > 1 else ""
+        origin = (
+            f"{workdir}, {nets}{kind} checkpoint of step {step}, trained on {about['data']['name']}"
+        )
         origin = "; ".join([origin, *store.notes])
         card = DecisionCard.from_dict(about["progress"]["card"])
     return Comparator(Encoder(model, weights, card), preprocess, config, origin)

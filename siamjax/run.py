@@ -20,7 +20,7 @@ from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.data import load
 from siamjax.evaluation import plots
-from siamjax.evaluation.validation import Validated
+from siamjax.evaluation.validation import Validated, Validation
 from siamjax.recipe import assemble, validate, with_weights
 from siamjax.report import of_validation, write_report
 from siamjax.training import loop, memory
@@ -28,6 +28,7 @@ from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
 from siamjax.training.no_log import NoLog
+from siamjax.training.parallel import Devices
 from siamjax.training.stream import Stream
 from siamjax.training.workdir import WorkdirError, locked, writing
 from siamjax.training.writer import MetricsLog, open_logs, replace_file, write_train_curves
@@ -119,7 +120,8 @@ def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None], main: 
             say(f"NOTE: {note}")
         if main:
             replace_file(workdir / "config.json", configuration.to_json(config) + "\n")
-            replace_file(workdir / "about.json", json.dumps(origin(config, run), indent=2) + "\n")
+            about = origin(config, run.about, run.devices)
+            replace_file(workdir / "about.json", json.dumps(about, indent=2) + "\n")
         log.rewind(int(run.state.step) or -1)  # a fresh start writes rows of step 0 anew
         say(introduction(config, run))
         latest: Validated | None = None
@@ -194,17 +196,17 @@ def check_together(config: ConfigDict, run: Run, store: CheckpointStore) -> None
         )
 
 
-def origin(config: ConfigDict, run: Run) -> dict[str, Any]:
+def origin(config: ConfigDict, about: dict[str, Any], devices: Devices) -> dict[str, Any]:
     """What about.json says: where the numbers of a run come from."""
-    device = run.devices.local[0]
-    return {key: run.about[key] for key in ("data", "preprocess", "versions")} | {
+    device = devices.local[0]
+    return {key: about[key] for key in ("data", "preprocess", "versions")} | {
         "seed": config.seed,
         "command": shlex.join(sys.orig_argv),
         "machine": {
             "python": platform.python_version(),
             "platform": platform.platform(),
             "processor": _processor(),
-            "device": f"{run.devices.count} x {device.device_kind} ({device.platform})",
+            "device": f"{devices.count} x {device.device_kind} ({device.platform})",
         },
     }
 
@@ -282,9 +284,14 @@ def write_outputs(
     plots.curves(rows, workdir / "curves.png", title=run.title)
     if run.plan.evaluate == run.plan.epoch:
         plots.keras_plot(rows, workdir / "plot.png")
-    if validated is None:
-        return
-    pairs, images = run.validation.pairs, run.validation.images.images
+    if validated is not None:
+        title = f"{run.title}: validation pairs, step {rows[-1]['step']}"
+        draw_pairs(run.validation, validated, workdir, title)
+
+
+def draw_pairs(validation: Validation, validated: Validated, workdir: Path, title: str) -> None:
+    """pairs.png: some validation pairs of either kind with their similarity."""
+    pairs, images = validation.pairs, validation.images.images
     few = np.concatenate([_spread(np.flatnonzero(pairs.same == same)) for same in (True, False)])
     plots.pair_grid(
         images[pairs.left[few]],
@@ -292,7 +299,7 @@ def write_outputs(
         pairs.same[few],
         validated.similarity[few],
         workdir / "pairs.png",
-        title=f"{run.title}: validation pairs, step {rows[-1]['step']}",
+        title=title,
     )
 
 

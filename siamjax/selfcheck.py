@@ -127,6 +127,11 @@ def verify_run(
     if not (workdir / "config.json").is_file():
         raise ValueError(f"{workdir} has no config.json: is this the folder of a run (--workdir)?")
     config = configuration.from_json((workdir / "config.json").read_text())
+    if config.model.members > 1:
+        raise ValueError(
+            f"{workdir} is an ensemble, which was not trained itself: verify the runs that its"
+            " about.json names"
+        )
     rows = [row for row in read_rows(workdir / "metrics.jsonl") if row.get("split") == "train"]
     recorded = np.array([loss for row in rows for loss in row.get("losses", [])], np.float64)
     run = _fresh(config, workdir, say)

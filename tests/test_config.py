@@ -66,6 +66,7 @@ def test_all_faults_are_reported_at_once():
         ({"objective.margin": float("nan")}, "objective.margin must be finite; got nan"),
         ({"train.steps": 2**31}, r"train.steps must lie within 2\*\*31"),
         ({"data.source": "tfds"}, "config.data.tfds_name must name the data set"),
+        ({"model.members": 2}, r"trains one net; got 2: .* with python -m experiments\.ensemble"),
         ({"train.steps_per_dispatch": "some"}, "auto or a positive integer; got 'some'"),
         ({"pairs.scheme": "in-batch", "pairs.images_per_class": 1}, "at least 2 for scheme in-"),
         ({"pairs.scheme": "in-batch", "batch_size": 5}, r"\(10 images\) to be a multiple .* \(6\)"),

@@ -20,7 +20,7 @@ LAYERS = {
     "demo": 6,
     "predictions": 6,
     "hard_classes": 6,
-    "inference": 5,
+    "inference": 5, "ensemble": 5,
     "embeddings": 5, "explain": 5, "export": 5,
     "gallery": 5, "gallery_file": 5, "gallery_items": 5,
 }  # fmt: skip

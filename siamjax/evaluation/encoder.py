@@ -11,7 +11,7 @@ from jaxtyping import Float, Num
 
 from siamjax import backend
 from siamjax.evaluation.decision import DecisionCard
-from siamjax.models import Siamese
+from siamjax.models import Ensemble, Siamese
 from siamjax.types import Distance, PairOutput, typed
 
 
@@ -22,7 +22,7 @@ class Encoder:
     whatever the sizes, and memory is bounded.
 
     Args:
-        model: tower and head.
+        model: tower and head, or several of them as one.
         weights: `{"params", "batch_stats"}`.
         card: of the run; `similarity` is calibrated with it, where it has a calibration;
             None for an empty one.
@@ -32,7 +32,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: Siamese,
+        model: Siamese | Ensemble,
         weights: Any,
         card: DecisionCard | None = None,
         *,

@@ -78,10 +78,17 @@ class Validation:
     def _place(self, index: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.used, np.asarray(index)).astype(np.int32)
 
+    @property
+    def inputs(self) -> np.ndarray:
+        """What is embedded: the used images, or what stands in their place."""
+        return self.images.images[self.used] if self._inputs is None else self._inputs
+
     def __call__(self, encoder: Encoder) -> Validated:
         """Embeds each image once and measures."""
-        inputs = self.images.images[self.used] if self._inputs is None else self._inputs
-        z = encoder.embed(inputs)
+        return self.measure(encoder, encoder.embed(self.inputs))
+
+    def measure(self, encoder: Encoder, z: np.ndarray) -> Validated:
+        """Measures the embeddings `z [used, d]` that an encoder made of `inputs`."""
         output = encoder.compare(z[self._left], z[self._right])
         score = scores(output)
         same = self.pairs.same

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from siamjax.evaluation.encoder import Encoder
 from siamjax.inference import Comparator
+from siamjax.models import Ensemble, Siamese
 from siamjax.types import Distance, PairOutput
 
 BATCH = "b"  # the symbolic size
@@ -61,11 +62,20 @@ class Graph(NamedTuple):
 def portable_encoder(comparator: Comparator) -> Encoder:
     """The run's model, computing in float32: half precision is not the same on any two machines."""
     live = comparator.encoder
-    tower: Any = live.model.tower
+    model = _in_float32(live.model)
+    return live if model is live.model else Encoder(model, live.weights, live.card)
+
+
+def _in_float32(model: Siamese | Ensemble) -> Siamese | Ensemble:
+    """The model itself where it computes in float32 already."""
+    if isinstance(model, Ensemble):
+        members = tuple(_in_float32(member) for member in model.members)
+        same = all(new is old for new, old in zip(members, model.members, strict=True))
+        return model if same else model.clone(members=members)
+    tower: Any = model.tower
     if getattr(tower, "dtype", jnp.float32) == jnp.float32:
-        return live
-    model = live.model.clone(tower=tower.clone(dtype=jnp.float32))
-    return Encoder(model, live.weights, live.card)
+        return model
+    return model.clone(tower=tower.clone(dtype=jnp.float32))
 
 
 def graphs(comparator: Comparator) -> tuple[Graph, Graph, Graph]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 
+from siamjax.models.ensemble import Ensemble
 from siamjax.models.heads import (
     Cosine,
     Euclidean,
@@ -39,4 +40,4 @@ HEADS: dict[str, type[nn.Module]] = {
     "weighted_l1": WeightedL1,
 }
 
-__all__ = ["HEADS", "TOWERS", "Siamese"]
+__all__ = ["HEADS", "TOWERS", "Ensemble", "Siamese"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -94,4 +96,9 @@ class Siamese(nn.Module):
             self.head(a, b, train=train)  # pyright: ignore[reportCallIssue]
             for a, b in zip(*sides, strict=True)
         ]
-        return jax.tree.map(lambda *values: sum(values) / len(values), *outputs)
+        return mean(outputs)
+
+
+def mean(outputs: Sequence[PairOutput]) -> PairOutput:
+    """The mean of comparisons of one kind and shape."""
+    return jax.tree.map(lambda *values: sum(values) / len(values), *outputs)

@@ -60,6 +60,11 @@ def interval(low: float, high: float) -> str:
 
 
 def _chosen(record: Record, row: dict[str, Any]) -> str:
+    if record.members:
+        return (
+            "validation of the whole, on images that also chose each run's checkpoint: expect a"
+            " little less on others"
+        )
     count = len(record.split("validation"))
     text = f"validation at step {row['step']:,}"
     if count == 1:

@@ -22,8 +22,8 @@ class Record:
     Attributes:
         workdir: the folder.
         config: of the run.
-        about: "data" (name, summary, notes, fingerprint), "preprocess" and "versions", as far as
-            they are known.
+        about: "data" (name, summary, notes, fingerprint), "preprocess" and "versions", and
+            "members" of an ensemble, as far as they are known.
         rows: of metrics.jsonl, oldest first.
         checkpoint: which of "best" and "latest" is used, and its step; None if there is none.
         card: of that checkpoint.
@@ -55,7 +55,14 @@ class Record:
     def title(self) -> str:
         """Tower, head and data."""
         model = self.config.model
-        return f"{model.tower} tower, {model.head} head, on {self.data.get('name', 'unknown data')}"
+        nets = f"{model.members} nets as one, " if model.members > 1 else ""
+        data = self.data.get("name", "unknown data")
+        return f"{nets}{model.tower} tower, {model.head} head, on {data}"
+
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """The runs that an ensemble was made of; empty for any other run."""
+        return self.about.get("members", [])
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from siamjax.report.markup import Child, Markup, join, table, tag
 from siamjax.report.record import Record
 from siamjax.training.writer import duration
 
+UNTRAINED = "An ensemble is not trained itself: see the reports of the runs that it was made of."
 PROMINENT = 4  # notes at the top of the page; all are in the section on the data
 LOOKS = 12  # of the doctor, in its table
 
@@ -55,6 +58,10 @@ def trained(record: Record) -> Markup:
         "Seed": str(record.config.seed),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",
     }
+    if record.members:
+        facts["Made of"] = "; ".join(
+            f"{m['run']} (seed {m['seed']}, step {m['step']:,})" for m in record.members
+        )
     head = "Key", "This run", "Default"
     return join(
         facts_list(facts),
@@ -106,6 +113,10 @@ def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def repeat_command(record: Record) -> str:
     """Trains by the run's own config.json; recipes and flags need not be known."""
+    if record.members:
+        again = Path(f"{record.workdir}-again")
+        runs = ",".join(str(member["run"]) for member in record.members)
+        return command("ensemble", replace(record, workdir=again), f"--runs={shlex.quote(runs)}")
     code = (
         "from pathlib import Path; from siamjax import config, run; "
         f"run.train(config.from_json(Path({quoted(record.workdir / 'config.json')}).read_text()),"
@@ -151,6 +162,8 @@ def data(record: Record, notes: Sequence[str]) -> Markup:
 
 def training(record: Record) -> Markup:
     """The curves."""
+    if record.members:
+        return tag("p", UNTRAINED)
     train, validation = record.split("train"), record.split("validation")
     if not record.rows:
         return tag("p", "metrics.jsonl has no lines yet: the run has not come to its first log.")
@@ -218,6 +231,8 @@ def _spaced(count: int) -> list[int]:
 
 def timings(record: Record) -> Markup:
     """Seconds, and pairs a second over time."""
+    if record.members:
+        return tag("p", UNTRAINED)
     if not record.rows:
         return tag("p", "Nothing was timed yet.")
     last = record.rows[-1]
