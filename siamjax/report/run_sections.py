@@ -185,6 +185,8 @@ def training(record: Record) -> Markup:
 
 def health(record: Record) -> Markup:
     """What the doctor said, and what it measured at each look."""
+    if record.members:
+        return tag("p", UNTRAINED)
     rows = record.split("doctor")
     if not rows:
         why = (

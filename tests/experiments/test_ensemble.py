@@ -191,7 +191,7 @@ def test_the_report_names_its_runs_and_how_to_make_it_again(place):
     assert f"{place / 'a'} (seed 0, step 10); {place / 'b'} (seed 1, step 11)" in page
     assert f"--runs={place / 'a'},{place / 'b'}" in page
     assert f"--workdir={place / 'ab'}-again" in page
-    assert page.count(report.run_sections.UNTRAINED) == 2
+    assert page.count(report.run_sections.UNTRAINED) == 3
     assert "on images that also chose each run&#x27;s checkpoint" in page
 
 
