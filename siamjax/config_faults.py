@@ -61,7 +61,7 @@ def find_faults(config: ConfigDict, choices: Mapping[str, Collection[str]]) -> l
         if not 0 <= lookup(config, path) <= 1:
             faults.append(f"config.{path} must lie in 0..1; got {lookup(config, path)!r}")
     faults += _number_faults(config) + _tuple_faults(config)
-    faults += _structure_faults(config)
+    faults += _model_faults(config) + _structure_faults(config)
     return faults
 
 
@@ -129,6 +129,23 @@ def _row(row: Any, kinds: tuple) -> bool:
     return long and all(map(isinstance, row, kinds))
 
 
+def _model_faults(config: ConfigDict) -> list[str]:
+    faults, size = [], config.data.size
+    if config.model.views not in (1, 2, 3, 4):
+        faults.append(f"config.model.views must be 1, 2, 3 or 4; got {config.model.views!r}")
+    elif config.model.views > 1 and len(size) == 2 and size[0] != size[1]:
+        faults.append(
+            f"config.model.views turns images by quarters, so they must be square; got {size!r}"
+        )
+    if config.model.members != 1:
+        faults.append(
+            "config.model.members must be 1, since a training trains one net; got"
+            f" {config.model.members!r}: train a run for each config.seed, then make one of them"
+            " with python -m experiments.ensemble --runs=RUN,RUN --workdir=NEW"
+        )
+    return faults
+
+
 def _structure_faults(config: ConfigDict) -> list[str]:
     faults = []
     size = config.data.size
@@ -167,18 +184,6 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         faults.append(
             "config.augment.shared_stretch must be at least 1, which is none; got"
             f" {config.augment.shared_stretch!r}"
-        )
-    if config.model.views not in (1, 2, 3, 4):
-        faults.append(f"config.model.views must be 1, 2, 3 or 4; got {config.model.views!r}")
-    elif config.model.views > 1 and len(size) == 2 and size[0] != size[1]:
-        faults.append(
-            f"config.model.views turns images by quarters, so they must be square; got {size!r}"
-        )
-    if config.model.members != 1:
-        faults.append(
-            "config.model.members must be 1, since a training trains one net; got"
-            f" {config.model.members!r}: train a run for each config.seed, then make one of them"
-            " with python -m experiments.ensemble --runs=RUN,RUN --workdir=NEW"
         )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")

@@ -58,15 +58,16 @@ def save(folder, config, step=0, state=None, fingerprint=None):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Runs a and b, what they were made into, and what was said meanwhile."""
+    """Runs a and b, what the command made of them, and what it printed."""
     folder = tmp_path_factory.mktemp("ensemble")
-    said = []
     for seed, name in enumerate("ab"):
         config = tiny(folder, seed)
         config.train.steps = 100 + seed  # one of the keys that may differ
         save(folder / name, config, step=10 + seed)
-    make_ensemble([folder / "a", folder / "b"], folder / "ab", said.append)
-    (folder / "said.txt").write_text("\n".join(said))
+    runs = f"--runs={folder / 'a'},{folder / 'b'}"
+    done = command("experiments.ensemble", runs, f"--workdir={folder / 'ab'}")
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
     return folder
 
 
@@ -121,9 +122,10 @@ def test_the_decision_card_is_fitted_anew_to_the_mean(place, whole):
     assert row["protocol"] == "within-alphabet 5-way 1-shot"
     assert whole.card.calibration is not None
     assert whole.card.source.startswith("fitted on validation pairs of glyphs: ")
-    said = (place / "said.txt").read_text().splitlines()
+    said = (place / "printed.txt").read_text().splitlines()
     figure = f"within-alphabet 5-way 1-shot: {100 * row['one_shot_accuracy']:.1f} % ["
-    assert said[-1].startswith(f"{place / 'ab'}, all 2: {figure}")
+    assert said[-2].startswith(f"{place / 'ab'}, all 2: {figure}")
+    assert said[-1] == f"done: {place / 'ab'}"
     for name, seed, step in (("a", 0, 10), ("b", 1, 11)):
         line = f"{place / name}, seed {seed}, step {step}: within-alphabet 5-way 1-shot: "
         assert any(text.startswith(line) for text in said)
@@ -255,13 +257,3 @@ def test_runs_that_saw_each_others_validation_classes_are_refused(tmp_path):
     with pytest.raises(EnsembleError, match="hold out other images for validation"):
         make_ensemble([tmp_path / "run0", tmp_path / "run1"], tmp_path / "new", lambda _: None)
     assert not (tmp_path / "new").exists()
-
-
-def test_the_command(place, tmp_path):
-    runs = f"{place / 'a'},{place / 'b'}"
-    done = command("experiments.ensemble", f"--runs={runs}", f"--workdir={tmp_path / 'new'}")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[-1] == f"done: {tmp_path / 'new'}"
-    assert lines[-2].startswith(f"{tmp_path / 'new'}, all 2: within-alphabet 5-way 1-shot: ")
-    assert siamjax.load(tmp_path / "new").fingerprint == siamjax.load(place / "ab").fingerprint
