@@ -111,8 +111,9 @@ def _model() -> ConfigDict:
     m.views = 1  # quarter turns of each image whose comparisons are averaged, 1 to 4
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
     m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory
-    m.weights = placeholder(str)  # a file of published weights to start from
-    m.weights_kind = "auto"  # auto | torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
+    m.weights = placeholder(str)  # to start from: the folder of a run, or a published file
+    # auto | run: tower and head of that run | run-tower: its tower, the head starts fresh | of a
+    m.weights_kind = "auto"  # file: torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
     m.sum_colours = False  # grey images: add up the three colours of the file's first kernel
     return m
 

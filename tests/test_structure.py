@@ -13,7 +13,7 @@ LAYERS = {
     "models": 2, "data": 2,
     "training": 3, "evaluation": 3,
     "recipe": 4,
-    "run": 5,
+    "run": 5, "start": 5,
     "benchmark": 5,
     "selfcheck": 5,
     "report": 5,
