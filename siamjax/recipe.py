@@ -153,7 +153,7 @@ def without_chance(config: ConfigDict, steps: int) -> ConfigDict:
     still = config.copy_and_resolve_references()
     with still.unlocked():
         still.pairs.turned_groups, still.pairs.augment_singletons = 0.0, False
-        still.augment.name, still.augment.shared = "none", 0.0
+        still.augment.update(name="none", shared=0.0, stroke=0.0)
         still.train.update(mode="iterations", steps=steps, doctor=True)
         still.optimizer.update(schedule="constant", warmup_steps=0)
         for kind, module in (
