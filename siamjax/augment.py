@@ -2,7 +2,8 @@
 
 Every image has a key of its own, so what happens to it depends on neither the batch nor the
 device it is in. Only one interpolation ever happens: rotation, shear, scale, translation, elastic
-displacement and quarter turns are first composed into one map of coordinates.
+displacement and quarter turns are first composed into one map of coordinates. The width of strokes
+changes before it (`siamjax/stroke.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from siamjax import stroke
 from siamjax.config import ConfigDict
 from siamjax.types import typed
 
@@ -275,7 +277,18 @@ def from_config(augment: ConfigDict, fill: float) -> Augmentation:
         reflected=augment.shared_reflected,
     )
     warp = partial(function, **options, fill=fill)
+    if augment.stroke:
+        pen = partial(stroke.amounts, probability=augment.probability, stroke=augment.stroke)
+        warp = partial(_rewritten, warp, pen, fill)
     return partial(_alike, warp, maps if augment.shared else None)
+
+
+def _rewritten(
+    warp: Callable[..., Array], pen: Callable, fill: float, keys: Array, images: Array, **rest: Any
+) -> Array:
+    """`warp` of images whose strokes have become thicker or thinner."""
+    _check(keys, images)
+    return warp(keys, stroke.stroke_width(images, pen(keys), fill=fill), **rest)
 
 
 def _alike(
@@ -295,7 +308,7 @@ def _alike(
 # ------------------------------------------------------------------------------------- inside
 
 
-def _check(keys: Array, images: Array, shear: float) -> None:
+def _check(keys: Array, images: Array, shear: float = 0.0) -> None:
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != (len(images),):
         raise ValueError(
             f"one typed key per image is needed, jax.random.split(key, {len(images)}); got"

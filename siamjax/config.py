@@ -86,12 +86,13 @@ def _augment() -> ConfigDict:
     """How images are warped in training."""
     a = ConfigDict()
     a.name = "none"  # none | affine | affine_elastic
-    a.probability = 0.5  # that each of the seven affine components is applied (1 + 2 + 2 + 2)
+    a.probability = 0.5  # of each of the seven affine components (1 + 2 + 2 + 2), and of stroke
     a.rotation = 10.0  # degrees, drawn from -rotation .. rotation
     a.shear = 0.3  # drawn from -shear .. shear, along x and along y
     a.scale = (0.8, 1.2)  # drawn for x and for y
     a.translation = 2.0  # pixels, drawn from -translation .. translation
     a.elastic = 0.0  # affine_elastic: standard deviation of the displacement field, pixels
+    a.stroke = 0.0  # strokes thicker or thinner by -stroke .. stroke pixels a side; 0..1, grey only
     # One map for all images that are compared with each other (a pair, a group): new classes
     a.shared = 0.0  # probability of it; it turns by any angle
     a.shared_shear = 0.3  # drawn from -shear .. shear
@@ -112,8 +113,9 @@ def _model() -> ConfigDict:
     m.members = 1  # nets whose scores are averaged; more only by experiments.ensemble
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
     m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory
-    m.weights = placeholder(str)  # a file of published weights to start from
-    m.weights_kind = "auto"  # auto | torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
+    m.weights = placeholder(str)  # to start from: the folder of a run, or a published file
+    # auto | run: tower and head of that run | run-tower: its tower, the head starts fresh | of a
+    m.weights_kind = "auto"  # file: torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
     m.sum_colours = False  # grey images: add up the three colours of the file's first kernel
     return m
 

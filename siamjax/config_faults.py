@@ -27,7 +27,7 @@ POSITIVE = (
 NOT_NEGATIVE = ("data.resident_limit",)
 SHARES = (
     "data.holdout", "pairs.turned_groups", "augment.probability", "augment.shared",
-    "augment.shared_reflected", "optimizer.average",
+    "augment.shared_reflected", "augment.stroke", "optimizer.average",
 )  # fmt: skip
 
 
@@ -159,32 +159,9 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         seed = lookup(config, path)
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
             faults.append(f"config.{path} must be an integer in 0..2**31-1; got {seed!r}")
-    scale = config.augment.scale
-    if _row(scale, ((int, float),) * 2) and not 0 < scale[0] <= scale[1]:
-        faults.append(
-            f"config.augment.scale must be (low, high), 0 < low <= high; got {tuple(scale)!r}"
-        )
-    if not 0 <= config.augment.shear < 1:
-        faults.append(
-            f"config.augment.shear must lie in 0..1, 1 left out; got {config.augment.shear!r}"
-        )
-    if not 0 <= config.augment.shared_shear < 1:
-        faults.append(
-            "config.augment.shared_shear must lie in 0..1, 1 left out; got"
-            f" {config.augment.shared_shear!r}"
-        )
-    if config.augment.shared and config.augment.name == "none":
-        faults.append(
-            "config.augment.shared warps images, and config.augment.name none does not: choose"
-            " affine or affine_elastic"
-        )
+    faults += _augment_faults(config)
     if config.optimizer.average == 1:
         faults.append("config.optimizer.average must be below 1: a mean that never moves; got 1.0")
-    if not config.augment.shared_stretch >= 1:
-        faults.append(
-            "config.augment.shared_stretch must be at least 1, which is none; got"
-            f" {config.augment.shared_stretch!r}"
-        )
     if config.data.source == "tfds" and not config.data.tfds_name:
         faults.append("config.data.tfds_name must name the data set, as config.data.source is tfds")
     if config.pairs.augment_singletons:
@@ -217,5 +194,40 @@ def _structure_faults(config: ConfigDict) -> list[str]:
     if steps != "auto" and not (str(steps).isdigit() and int(steps) > 0):
         faults.append(
             f"config.train.steps_per_dispatch must be auto or a positive integer; got {steps!r}"
+        )
+    return faults
+
+
+def _augment_faults(config: ConfigDict) -> list[str]:
+    faults = []
+    scale = config.augment.scale
+    if _row(scale, ((int, float),) * 2) and not 0 < scale[0] <= scale[1]:
+        faults.append(
+            f"config.augment.scale must be (low, high), 0 < low <= high; got {tuple(scale)!r}"
+        )
+    if not 0 <= config.augment.shear < 1:
+        faults.append(
+            f"config.augment.shear must lie in 0..1, 1 left out; got {config.augment.shear!r}"
+        )
+    if not 0 <= config.augment.shared_shear < 1:
+        faults.append(
+            "config.augment.shared_shear must lie in 0..1, 1 left out; got"
+            f" {config.augment.shared_shear!r}"
+        )
+    faults += [
+        f"config.augment.{key} warps images, and config.augment.name none does not: choose"
+        " affine or affine_elastic"
+        for key in ("shared", "stroke")
+        if config.augment[key] and config.augment.name == "none"
+    ]
+    if config.augment.stroke and config.data.channels != 1:
+        faults.append(
+            "config.augment.stroke is for grey images, where ink is dark or bright: set it to 0, or"
+            f" config.data.channels to 1; got {config.data.channels!r}"
+        )
+    if not config.augment.shared_stretch >= 1:
+        faults.append(
+            "config.augment.shared_stretch must be at least 1, which is none; got"
+            f" {config.augment.shared_stretch!r}"
         )
     return faults

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -28,7 +27,7 @@ from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validation
 from siamjax.losses import LOSSES, PAIR_LOSSES, SET_LOSSES
 from siamjax.models import HEADS, TOWERS, Siamese
-from siamjax.models.pretrained import KINDS, import_weights
+from siamjax.models.pretrained import KINDS
 from siamjax.training.diagnosis import first_bad_module
 from siamjax.training.doctor import Doctor
 from siamjax.training.examination import examiner
@@ -40,11 +39,12 @@ from siamjax.training.optimizer import OPTIMIZERS, SCHEDULES, Patience, Plateau,
 from siamjax.training.parallel import Devices, choose_devices
 from siamjax.training.paths import check_patterns, split
 from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
-from siamjax.training.state import TrainState, create_state
+from siamjax.training.state import create_state
 from siamjax.training.step import make_train_step
 from siamjax.training.stream import Stream, streamed
 from siamjax.types import DataSplits, PairTable
 
+RUN_KINDS = "run", "run-tower"  # of model.weights: all that a run has learned, or its tower
 # Whose versions decide the numbers of a run, or whether its files can be read.
 PACKAGES = "siamjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
 
@@ -65,7 +65,7 @@ def validate(config: ConfigDict) -> None:
             "augment.name": tuple(AUGMENTATIONS),
             "model.tower": tuple(TOWERS),
             "model.head": tuple(HEADS),
-            "model.weights_kind": KINDS,
+            "model.weights_kind": (*KINDS, *RUN_KINDS),
             "objective.loss": tuple(LOSSES),
             "optimizer.name": OPTIMIZERS,
             "optimizer.schedule": SCHEDULES,
@@ -153,7 +153,7 @@ def without_chance(config: ConfigDict, steps: int) -> ConfigDict:
     still = config.copy_and_resolve_references()
     with still.unlocked():
         still.pairs.turned_groups, still.pairs.augment_singletons = 0.0, False
-        still.augment.name, still.augment.shared = "none", 0.0
+        still.augment.update(name="none", shared=0.0, stroke=0.0)
         still.train.update(mode="iterations", steps=steps, doctor=True)
         still.optimizer.update(schedule="constant", warmup_steps=0)
         for kind, module in (
@@ -325,33 +325,6 @@ def pair_table(config: ConfigDict, splits: DataSplits, split: str) -> PairTable 
     return PAIR_TABLES[scheme](
         images.labels, seed, **{key: value for key, value in options.items() if key in known}
     )
-
-
-def with_weights(config: ConfigDict, state: TrainState) -> TrainState:
-    """A fresh state with the weights of `config.model.weights`.
-
-    Raises:
-        ValueError: if the file cannot be read or does not fit the model.
-    """
-    params, batch_stats = import_weights(
-        state.params,
-        state.batch_stats,
-        config.model.weights,
-        kind=config.model.weights_kind,
-        sum_colours=config.model.sum_colours,
-    )
-    head_from_file = any(
-        new is not old
-        for new, old in zip(
-            *(jax.tree.leaves(p.get("head", {})) for p in (params, state.params)), strict=True
-        )
-    )
-    if head_from_file and getattr(build_model(config).head, "nonnegative", False):
-        raise ValueError(
-            f"{config.model.weights} holds a head whose weights may have any sign: set"
-            " config.model.head_options.nonnegative to False"
-        )
-    return replace(state, params=params, batch_stats=batch_stats)
 
 
 def _check_sharing(config: ConfigDict, devices: Devices) -> None:

@@ -21,8 +21,9 @@ from siamjax.config import ConfigDict
 from siamjax.data import load
 from siamjax.evaluation import plots
 from siamjax.evaluation.validation import Validated, Validation
-from siamjax.recipe import assemble, validate, with_weights
+from siamjax.recipe import assemble, validate
 from siamjax.report import of_validation, write_report
+from siamjax.start import begin
 from siamjax.training import loop, memory
 from siamjax.training.checkpoint import BEST, LATEST, CheckpointStore, described
 from siamjax.training.features import use_features
@@ -163,18 +164,25 @@ def start_or_resume(config: ConfigDict, run: Run, store: CheckpointStore) -> Non
         ValueError: if that was made with another config or other data, or is not the same for
             every process of the run.
     """
+    weights = config.model.weights
+    if weights is not None and Path(weights).resolve() == store.root.parent.resolve():
+        raise ValueError(
+            f"config.model.weights is this run's own folder ({weights}): to go on with that run"
+            " leave it out, to start a new one from it give another --workdir"
+        )
     check_together(config, run, store)
     if store.step(LATEST) is None:
         if store.newest(BEST) is not None:  # of a run that was killed before its first checkpoint
             check_resumable(store.about(BEST), run.about)
             cluster.all_ready(True)  # nobody reads any more what is now put away
             store.forget_after(BEST, -1)
-        if config.model.weights is not None:
-            run.state = with_weights(config, run.state)
+        begin(config, run)
         return
     with described(f"the latest checkpoint in {store.root}"):
         saved = store.about(LATEST)
         check_resumable(saved, run.about)
+        if "start" in saved:
+            run.about["start"] = saved["start"]
         run.restore(store.restore_state(run.state), saved["progress"])
     cluster.all_ready(True)
     for kind in (LATEST, BEST):
@@ -199,7 +207,8 @@ def check_together(config: ConfigDict, run: Run, store: CheckpointStore) -> None
 def origin(config: ConfigDict, about: dict[str, Any], devices: Devices) -> dict[str, Any]:
     """What about.json says: where the numbers of a run come from."""
     device = devices.local[0]
-    return {key: about[key] for key in ("data", "preprocess", "versions")} | {
+    known = [key for key in ("data", "preprocess", "start", "versions") if key in about]
+    return {key: about[key] for key in known} | {
         "seed": config.seed,
         "command": shlex.join(sys.orig_argv),
         "machine": {
@@ -263,9 +272,12 @@ def introduction(config: ConfigDict, run: Run) -> str:
             f" config.data.resident_limit ({config.data.resident_limit}): each batch is sent to the"
             " device by itself\n"
         )
+    origin = run.about.get("start", {})
+    begins = f"weights to start from: {origin['from']}\n" if origin else ""
+    notes = "".join(f"NOTE: {note}\n" for note in origin.get("notes", ()))
     return (
-        f"{random}{streams}model: {config.model.tower} tower, {config.model.head} head,"
-        f" {size:,} parameters\n"
+        f"{random}{streams}{begins}{notes}"
+        f"model: {config.model.tower} tower, {config.model.head} head, {size:,} parameters\n"
         f"{'resuming at' if start else 'starting at'} step {start} of {run.plan.total},"
         f" {run.devices.count} x {device.device_kind}, {run.plan.dispatch} step(s) a dispatch"
     )

@@ -14,7 +14,8 @@ import numpy as np
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.data import load
-from siamjax.recipe import assemble, validate, with_weights, without_chance
+from siamjax.recipe import assemble, validate, without_chance
+from siamjax.start import begin
 from siamjax.training.doctor import Doctor
 from siamjax.training.features import use_features
 from siamjax.training.loop import Run
@@ -46,8 +47,7 @@ def overfit_one_batch(
     validate(still)
     run = assemble(still, load(still), one_batch=True)
     examine = cast(Doctor, run.doctor).examine  # `without_chance` asks for one
-    if still.model.weights is not None:
-        run.state = with_weights(still, run.state)
+    begin(still, run)
     use_features(run)
     state, data = run.devices.put(run.state), run.feed.start(run.devices, 0)
     program = run.devices.compile(run.step)
@@ -160,8 +160,13 @@ def _fresh(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> Run
     for name, version in run.about["versions"].items():
         if (old := about.get("versions", {}).get(name, version)) != version:
             say(f"NOTE: {name} {old} then, {version} now")
-    if config.model.weights is not None:
-        run.state = with_weights(config, run.state)
+    begin(config, run)
+    start = run.about.get("start", {}).get("fingerprint")
+    if about.get("start", {}).get("fingerprint", start) != start:
+        raise ValueError(
+            f"the weights it started from are not those of {config.model.weights} now: that run"
+            " went on, or was replaced. Its numbers can't be repeated with these"
+        )
     use_features(run)
     return run
 

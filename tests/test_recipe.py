@@ -1,13 +1,7 @@
-from pathlib import Path
-
-import numpy as np
-import optax
 import pytest
 from shrunk import recipe_file, shrunk
 
-from siamjax import config as configuration
 from siamjax import recipe, run
-from siamjax.training.state import create_state
 
 
 @pytest.fixture
@@ -50,28 +44,3 @@ def test_euclidean_midpoint_is_half_the_margin(fast):
         fast.model.head = "euclidean"
         fast.objective.margin = 3.0
     assert recipe.build_model(fast).head.midpoint == 1.5
-
-
-@pytest.mark.parametrize(
-    ("name", "depth", "normed"), [("siamese_pth", 11, False), ("normed_legacy_pth", 13, True)]
-)
-def test_a_head_from_a_file_may_not_be_bent_to_one_sign(tmp_path, name, depth, normed):
-    with np.load(Path(__file__).parent / "parity" / "vgg.npz") as file:
-        (tmp_path / "weights.pth").write_bytes(file[name].tobytes())
-    config = configuration.base()
-    config.model.update(tower="vgg", head="l1_mlp", init="kaiming")
-    config.model.weights = str(tmp_path / "weights.pth")
-    config.model.tower_options = configuration.options(
-        depth=depth, divide=64 if normed else 32, batch_norm=normed
-    )
-    config.model.head_options = configuration.options(hidden=8)
-    state = create_state(recipe.build_model(config), optax.sgd(1.0), (64, 96, 3), seed=0)
-    if normed:  # the tower alone
-        kernel = recipe.with_weights(config, state).params["head"]["hidden"]["kernel"]
-        np.testing.assert_array_equal(kernel, state.params["head"]["hidden"]["kernel"])
-        return
-    with pytest.raises(ValueError, match=r"may have any sign: set config.model.head_options"):
-        recipe.with_weights(config, state)
-    config.model.head_options.nonnegative = False
-    moved = recipe.with_weights(config, state).params["head"]["hidden"]["kernel"]
-    assert (moved != state.params["head"]["hidden"]["kernel"]).any()

@@ -9,11 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "config": 0, "config_faults": 0, "types": 0, "distances": 0, "preprocess": 0, "backend": 0,
     "cluster": 0,
-    "losses": 1, "metrics": 1, "augment": 1,
+    "losses": 1, "metrics": 1, "augment": 1, "stroke": 1,
     "models": 2, "data": 2,
     "training": 3, "evaluation": 3,
     "recipe": 4,
-    "run": 5,
+    "run": 5, "start": 5,
     "benchmark": 5,
     "selfcheck": 5,
     "report": 5,

@@ -9,15 +9,17 @@ from siamjax.training.checkpoint import BEST, CheckpointStore
 from siamjax.training.state import create_state
 
 
-def untrained_run(folder, size=(12, 12)):
-    """A run of an MLP with the Euclidean head, as if its best checkpoint came before step 1."""
-    config = configuration.base()
-    config.data.size = size
-    config.model.tower = "mlp"
-    config.model.tower_options = configuration.options(features=(8, 8))
-    config.model.head = "euclidean"
+def untrained_run(folder, size=(12, 12), config=None, state=None):
+    """A run, of an MLP with the Euclidean head, as if its best checkpoint came before step 1."""
+    if config is None:
+        config = configuration.base()
+        config.data.size = size
+        config.model.tower = "mlp"
+        config.model.tower_options = configuration.options(features=(8, 8))
+        config.model.head = "euclidean"
     preprocess = preprocess_of(config)
-    state = create_state(build_model(config), optax.sgd(1.0), (*size, 1), seed=0)
+    if state is None:
+        state = create_state(build_model(config), optax.sgd(1.0), (*config.data.size, 1), seed=0)
     about = {
         "config": configuration.to_json(config),
         "preprocess": preprocess.to_dict(),

@@ -188,14 +188,29 @@ def _compare(plan: Plan, arrays: Arrays, model: Shapes, others: list[str], kind:
         if ours.split("/", 1)[1].startswith(LAYOUTS[kind].scope)
         and not (ours in plan and plan[ours].name in arrays)
     ]
+    return mismatch(extra, missing, others, "file", " or no floats")
+
+
+def mismatch(
+    extra: list[str], missing: list[str], others: list[str], where: str, or_else: str = ""
+) -> str:
+    """Columns of what is only in a file or run and only in the model, and the other shapes; or "".
+
+    Args:
+        extra: a line for each array that the model has no place for.
+        missing: a line for each array that it lacks.
+        others: a line for each array of another shape.
+        where: the arrays come from: "file" or "run".
+        or_else: what else the last ones may have.
+    """
     lines = []
     if extra or missing:
-        left = [f"only in the file ({len(extra)})", *(f"  {x}" for x in _some(extra))]
+        left = [f"only in the {where} ({len(extra)})", *(f"  {x}" for x in _some(extra))]
         right = [f"only in the model ({len(missing)})", *(f"  {x}" for x in _some(missing))]
         width = max(map(len, left)) + 3
         lines += [f"{a:{width}}{b}".rstrip() for a, b in zip_longest(left, right, fillvalue="")]
     if others:
-        lines.append(f"in both, with other shapes or no floats ({len(others)}), file -> model")
+        lines.append(f"in both, with other shapes{or_else} ({len(others)}), {where} -> model")
         lines += [f"  {line}" for line in _some(others)]
     return "\n".join(lines)
 

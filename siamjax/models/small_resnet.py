@@ -2,47 +2,88 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from siamjax.models.convolution import max_pool
+from siamjax.models.standardised import StandardisedConv
 from siamjax.types import typed
+
+NORMS = ("batch", "group")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """How the convolutions and norms of the tower are made.
+
+    Attributes:
+        norm: "batch" or "group".
+        groups: of channels, of group norm.
+        standardise: whether kernels are standardised.
+        axis: name of the device axis to share batch statistics over, or None.
+        dtype: of the computation.
+    """
+
+    norm: str
+    groups: int
+    standardise: bool
+    axis: str | None
+    dtype: jnp.dtype
+
+    def conv(self, features: int, size: int, name: str) -> Callable[[Array], Array]:
+        """A convolution of stride 1 without bias."""
+        if self.standardise:
+            return StandardisedConv(features, (size, size), dtype=self.dtype, name=name)
+        return nn.Conv(features, (size, size), use_bias=False, dtype=self.dtype, name=name)
+
+    def normalise(self, x: Array, name: str, train: bool) -> Array:
+        """Channels to mean 0 and variance 1, over the batch or each image; then an affine map.
+
+        Raises:
+            ValueError: if the channels do not divide into the groups.
+        """
+        if self.norm == "batch":
+            return nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.95,
+                axis_name=self.axis,
+                dtype=self.dtype,
+                name=name,
+            )(x)
+        if self.groups < 1 or x.shape[-1] % self.groups:
+            raise ValueError(
+                f"small_resnet's groups must divide its width, {x.shape[-1]} channels at {name};"
+                f" got {self.groups!r}"
+            )
+        return nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name=name)(x)
 
 
 class ResidualBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN plus the input, then ReLU.
+    """conv-norm-ReLU-conv-norm plus the input, then ReLU.
 
     Attributes:
         features: channels out; where they differ from the input's, a 1x1 convolution joins.
-        axis: name of the device axis to share batch statistics over, or None.
-        dtype: of the computation.
+        layers: how convolutions and norms are made.
 
     References:
         He et al. 2016, "Deep Residual Learning for Image Recognition", figure 2.
     """
 
     features: int
-    axis: str | None = None
-    dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """`[n, h, w, c]` to `[n, h, w, features]`."""
-        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
-        norm = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.95,
-            axis_name=self.axis,
-            dtype=self.dtype,
-        )
-        y = nn.relu(norm(name="norm1")(conv(self.features, (3, 3), name="conv1")(x)))
-        y = norm(name="norm2")(conv(self.features, (3, 3), name="conv2")(y))
+        conv, norm = self.layers.conv, self.layers.normalise
+        y = nn.relu(norm(conv(self.features, 3, "conv1")(x), "norm1", train))
+        y = norm(conv(self.features, 3, "conv2")(y), "norm2", train)
         if x.shape[-1] != self.features:
-            x = norm(name="norm_join")(conv(self.features, (1, 1), name="join")(x))
+            x = norm(conv(self.features, 1, "join")(x), "norm_join", train)
         return nn.relu(x + y)
 
 
@@ -57,14 +98,26 @@ class SmallResNet(nn.Module):
         embedding: size of the output, or of its first part.
         tokens: channels of the local features that follow: the last map, 4x4 at 35x35, through a
             linear layer, place after place; 0 for none. The head `relational` reads them.
+        norm: "batch", or "group": over groups of an image's own channels, so that an embedding
+            depends on no other image, in training neither.
+        groups: of group norm; they divide the width.
+        standardise: keep the kernels of the convolutions standardised (`models/standardised.py`);
+            its authors pair that with group norm.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
+
+    References:
+        Wu, He 2018, "Group Normalization". Qiao et al. 2019, "Micro-Batch Training with
+        Batch-Channel Normalization and Weight Standardization" (arXiv 1903.10520).
     """
 
     initial: str = "he"
     width: int = 48
     embedding: int = 256
     tokens: int = 0
+    norm: str = "batch"
+    groups: int = 16
+    standardise: bool = False
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
@@ -74,19 +127,14 @@ class SmallResNet(nn.Module):
         """Images in 0..1, `[n, h, w, c]`, to embeddings `[n, embedding + places * tokens]`."""
         if self.initial != "he":
             raise ValueError(f"small_resnet knows init he; got {self.initial!r}")
-        block = functools.partial(ResidualBlock, axis=self.axis, dtype=self.dtype)
-        x = nn.Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.95,
-            axis_name=self.axis,
-            dtype=self.dtype,
-            name="stem_norm",
-        )(x)
+        if self.norm not in NORMS:
+            raise ValueError(f"small_resnet knows norm {', '.join(NORMS)}; got {self.norm!r}")
+        layers = Layers(self.norm, self.groups, self.standardise, self.axis, self.dtype)
+        x = layers.normalise(layers.conv(self.width, 3, "stem")(x), "stem_norm", train)
         x = nn.relu(max_pool(x))
-        x = max_pool(block(self.width, name="block1")(x, train=train))
-        x = max_pool(block(2 * self.width, name="block2")(x, train=train))
-        x = block(4 * self.width, name="block3")(x, train=train)
+        for name, features in (("block1", self.width), ("block2", 2 * self.width)):
+            x = max_pool(ResidualBlock(features, layers, name=name)(x, train=train))
+        x = ResidualBlock(4 * self.width, layers, name="block3")(x, train=train)
         z = nn.Dense(self.embedding, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1))
         if not self.tokens:
             return z

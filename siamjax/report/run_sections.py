@@ -52,10 +52,12 @@ def trained(record: Record) -> Markup:
     if record.checkpoint:
         kind = f"{record.checkpoint[0]}, step {record.checkpoint[1]:,}"
     versions = record.about.get("versions", {})
+    unsaid = str(record.config.model.weights or "fresh weights")
     facts = {
         "Run": tag("code", str(record.workdir)),
         "Checkpoint in use": kind,
         "Seed": str(record.config.seed),
+        "Started from": record.about.get("start", {}).get("from", unsaid),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",
     }
     if record.members:

@@ -55,6 +55,27 @@ def averaged(state: TrainState) -> TrainState:
     return replace(state, params=_laid_over(state.params, means[0]))
 
 
+def restarted(state: TrainState) -> TrainState:
+    """A fresh state whose mean, where the optimiser keeps one, starts at the weights it has now."""
+
+    def anew(node: Any) -> Any:
+        if not isinstance(node, AverageState):
+            return node
+        # Copies: a step gives the memory of its state away, of each array once.
+        return node._replace(mean=jax.tree.map(jnp.array, _taken(state.params, node.mean)))
+
+    opt_state = jax.tree.map(anew, state.opt_state, is_leaf=lambda n: isinstance(n, AverageState))
+    return replace(state, opt_state=opt_state)
+
+
+def _taken(params: dict[str, Any], means: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that there are means of: those that train."""
+    return {
+        name: _taken(params[name], mean) if isinstance(mean, dict) else params[name]
+        for name, mean in means.items()
+    }
+
+
 def _laid_over(params: dict[str, Any], means: dict[str, Any]) -> dict[str, Any]:
     """The parameters, those that train replaced by their mean."""
     return {

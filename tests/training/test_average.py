@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import optax
 import pytest
 
 from siamjax import config as configuration
-from siamjax.training.average import averaged, keep_average
+from siamjax.training.average import averaged, keep_average, restarted
 from siamjax.training.optimizer import create_optimizer
 from siamjax.training.paths import split
 from siamjax.training.state import TrainState
@@ -58,3 +60,12 @@ def test_a_mean_that_never_moves_is_refused(decay, text):
     config.optimizer.average = decay
     with pytest.raises(ValueError, match=rf"config\.optimizer\.average must {text}"):
         configuration.validate(config)
+
+
+def test_a_state_with_other_weights_starts_its_mean_there():
+    state = made(("head", "tower/b"), average=0.9, learning_rate=0.5, accumulate=2)
+    moved = replace(state, params=jax.tree.map(lambda w: w + 7, PARAMS))
+    again = restarted(moved)
+    jax.tree.map(np.testing.assert_array_equal, averaged(again).params, moved.params)
+    assert averaged(again).params["tower"]["a"] is not moved.params["tower"]["a"]
+    jax.tree.map(np.testing.assert_array_equal, restarted(made()).opt_state, made().opt_state)
