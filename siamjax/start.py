@@ -102,6 +102,11 @@ def _from_run(
     config: ConfigDict, state: TrainState, folder: Path
 ) -> tuple[TrainState, dict[str, Any]]:
     other, tower_only = load(folder), config.model.weights_kind == "run-tower"
+    if other.config.model.members > 1:
+        raise ValueError(
+            f"{folder} is an ensemble of {other.config.model.members} nets: start from one of the"
+            " runs that its about.json names"
+        )
     differs = _differences(other, config, tower_only)
     ours = {"params": state.params, "batch_stats": state.batch_stats}
     wanted, found = (

@@ -257,3 +257,13 @@ def test_a_head_from_a_file_may_not_be_bent_to_one_sign(tmp_path, name, depth, n
     config.model.head_options.nonnegative = False
     moved = start.with_weights(config, state)[0].params["head"]["hidden"]["kernel"]
     assert (moved != state.params["head"]["hidden"]["kernel"]).any()
+
+
+def test_an_ensemble_is_not_started_from(source, monkeypatch):
+    several = load(source)
+    with several.config.unlocked():
+        several.config.model.members = 3
+    monkeypatch.setattr(start, "load", lambda folder: several)
+    config = small(model__weights=str(source))
+    with pytest.raises(ValueError, match="is an ensemble of 3 nets: start from one of the runs"):
+        start.with_weights(config, fresh(config))
