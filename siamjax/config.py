@@ -61,6 +61,7 @@ def _data() -> ConfigDict:
     d.split = "class"  # hold out whole classes (or groups) | "drawer": also other drawers (Koch)
     # share of classes or groups held out where the source has no split of its own;
     d.holdout = 0.2  # 0 with a test split and no validation: the test images validate
+    d.split_seed = placeholder(int)  # of what is held out, so that seeds may share it; None: seed
     d.glyph_alphabets = (30, 10)  # source=glyphs: training and validation alphabets
     d.glyph_seed = 0  # source=glyphs: of the drawing, so that runs over seeds share their data
     return d

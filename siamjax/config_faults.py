@@ -155,8 +155,10 @@ def _structure_faults(config: ConfigDict) -> list[str]:
         faults.append(f"config.data.channels must be 1 (grey) or 3; got {config.data.channels!r}")
     if config.eval.way < 2:
         faults.append(f"config.eval.way must be at least 2; got {config.eval.way!r}")
-    for path in ("seed", "data.glyph_seed"):
+    for path in ("seed", "data.glyph_seed", "data.split_seed"):
         seed = lookup(config, path)
+        if seed is None and path == "data.split_seed":
+            continue
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
             faults.append(f"config.{path} must be an integer in 0..2**31-1; got {seed!r}")
     faults += _augment_faults(config)

@@ -217,8 +217,8 @@ def _check_data(members: Sequence[Member], splits: DataSplits) -> None:
             raise EnsembleError(
                 f"{first.run} and {other.run} hold out other images for validation (config.seed"
                 f" {first.config.seed} and {other.config.seed} choose them), so there are none that"
-                " neither was trained on. Train them on data that state their own split (folders"
-                " train and validation, say)"
+                " neither was trained on. Train all of them with the same --config.data.split_seed,"
+                " or on data that state their own split (folders train and validation, say)"
             )
 
 

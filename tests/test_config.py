@@ -56,6 +56,7 @@ def test_all_faults_are_reported_at_once():
     [
         ({"data.size": (105,)}, r"config.data.size must be \(height, width\)"),
         ({"seed": -1}, r"config\.seed must be an integer"),
+        ({"data.split_seed": -1}, r"config\.data\.split_seed must be an integer in 0\.\."),
         ({"data.glyph_seed": -1}, r"config\.data\.glyph_seed must be an integer in 0\.\."),
         ({"eval.way": 1}, "config.eval.way must be at least 2; got 1"),
         ({"augment.scale": (1.2, 0.8)}, "0 < low <= high"),

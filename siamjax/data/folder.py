@@ -58,8 +58,9 @@ def folder(config: ConfigDict) -> DataSplits:
     The layout is detected: `class/image` or `group/class/image`, within one wrapping folder or
     more, with or without `train`, `validation` (or `val`) and `test` on top. Without them
     `config.data.holdout` of the groups (where there are three or more), else of the classes, else
-    of the images, is held out by `config.seed`. With `train` and `test` only, validation is held
-    out of `train`; `config.data.holdout = 0` makes the test images the validation images.
+    of the images, is held out by `config.data.split_seed`. With `train` and `test` only,
+    validation is held out of `train`; `config.data.holdout = 0` makes the test images the
+    validation images.
 
     Args:
         config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and `seed`.

@@ -34,7 +34,7 @@ from siamjax.data.cache import (
 from siamjax.data.decode import decode_files
 from siamjax.data.download import OMNIGLOT, fetch
 from siamjax.data.files import FileSet, open_files
-from siamjax.data.splits import data_root, hold_out, name_some, part, summarise
+from siamjax.data.splits import data_root, hold_out, name_some, part, split_seed, summarise
 from siamjax.preprocess import Preprocess, preprocess_of
 from siamjax.types import DataSplits, LabelledImages
 
@@ -70,9 +70,9 @@ def omniglot(config: ConfigDict) -> DataSplits:
     first two (15 MiB). Alphabets are groups and characters classes, named "Alphabet/character01".
     Validation is the ten evaluation alphabets that the published runs do not use; test the other
     ten, where they are there. Without any evaluation set, `config.data.holdout` of the alphabets
-    are held out by `config.seed`.
+    are held out by `config.data.split_seed`.
 
-    With `config.data.split = "drawer"` the drawers are divided 12/4/4 by `config.seed` as well:
+    With `config.data.split = "drawer"` the drawers are divided 12/4/4 by that seed as well:
     training, validation and test images then differ both in alphabet and in who drew them.
 
     Args:
@@ -99,7 +99,7 @@ def omniglot(config: ConfigDict) -> DataSplits:
             sets[name] = _decoded(config, places[name], preprocess)
     train, validation, test, notes = _splits(config, sets)
     if lookup(config, "data.split") == "drawer":
-        train, validation, test, note = _by_drawer(train, validation, test, lookup(config, "seed"))
+        train, validation, test, note = _by_drawer(train, validation, test, split_seed(config))
         notes.append(note)
     parts = [images for images in (train, validation, test) if images is not None]
     keys = "".join(sets[name].key for name in sorted(sets))
@@ -186,7 +186,7 @@ def _splits(
         test = None if chosen.all() else part(images, ~chosen)
     if validation is not None:
         return background, validation, test, []
-    share, seed = lookup(config, "data.holdout"), lookup(config, "seed")
+    share, seed = lookup(config, "data.holdout"), split_seed(config)
     train, validation, note = hold_out(background, share, seed)
     note = (
         "no validation alphabets of Omniglot's evaluation set found;"

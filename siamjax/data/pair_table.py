@@ -30,7 +30,14 @@ from siamjax.data.decode import decode_files
 from siamjax.data.files import read_picture
 from siamjax.data.pair_files import LABELS, Faults, Rows, find_table, read_csv, read_folders
 from siamjax.data.pair_schemes import check_table, connected, distinct
-from siamjax.data.splits import data_root, name_some, part, printable, refuse_drawer_split
+from siamjax.data.splits import (
+    data_root,
+    name_some,
+    part,
+    printable,
+    refuse_drawer_split,
+    split_seed,
+)
 from siamjax.preprocess import preprocess_of
 from siamjax.types import DataSplits, LabelledImages, PairTable
 
@@ -44,8 +51,8 @@ def pair_table(config: ConfigDict) -> DataSplits:
     before anything is trained, and its faults are reported together.
 
     Where the table has no validation pairs, some of the training pairs are held out by
-    `config.seed`: such as share no image with the others, if there are enough, else any, and a
-    note says so. `config.data.holdout = 0` makes the test pairs the validation pairs.
+    `config.data.split_seed`: such as share no image with the others, if there are enough, else any,
+    and a note says so. `config.data.holdout = 0` makes the test pairs the validation pairs.
 
     Args:
         config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and `seed`.
@@ -202,7 +209,7 @@ def divided(
     place: Path, rows: Rows, picture: np.ndarray, config: ConfigDict
 ) -> tuple[np.ndarray, list[str]]:
     """The split of each row, as an index into `SPLITS`, and notes."""
-    share, seed = lookup(config, "data.holdout"), lookup(config, "seed")
+    share, seed = lookup(config, "data.holdout"), split_seed(config)
     split, notes = np.maximum(rows.split, 0), []
     unsaid = int((rows.split < 0).sum())
     if 0 < unsaid < len(split):

@@ -148,6 +148,12 @@ def _hold_out_images(
     return part(images, ~held), part(images, held), note
 
 
+def split_seed(config: ConfigDict) -> int:
+    """The seed that chooses what is held out: `data.split_seed`, or the run's own."""
+    seed = lookup(config, "data.split_seed")
+    return lookup(config, "seed") if seed is None else seed
+
+
 def divide(
     images: LabelledImages, split: np.ndarray, config: ConfigDict
 ) -> tuple[LabelledImages, LabelledImages, LabelledImages | None, list[str]]:
@@ -160,7 +166,7 @@ def divide(
     Args:
         images: all of them.
         split: `[n]`, "train", "validation" or "test", or "" where nothing is said.
-        config: reads `data.holdout` (the share) and `seed`, as `hold_out` takes them.
+        config: reads `data.holdout` (the share) and `split_seed`, as `hold_out` takes them.
 
     Returns:
         Training, validation and test images (None if there are none), and notes.
@@ -168,7 +174,7 @@ def divide(
     Raises:
         ValueError: if nothing is or can be held out.
     """
-    share, seed = lookup(config, "data.holdout"), lookup(config, "seed")
+    share, seed = lookup(config, "data.holdout"), split_seed(config)
     given = {name: part(images, split == name) for name in np.unique(split)}
     train = given.get("train", given.get(""))
     validation, test = given.get("validation"), given.get("test")

@@ -130,6 +130,19 @@ def test_what_cannot_be_held_out():
 # ------------------------------------------------------------------------------------------- divide
 
 
+def test_seeds_may_share_a_split():
+    images = make([2] * 20)
+
+    def held(seed, split_seed=None):
+        config = base()
+        config.seed, config.data.split_seed = seed, split_seed
+        return divide(images, np.array([""] * 40), config)[1].class_names
+
+    assert held(1) != held(2)
+    assert held(1, 5) == held(2, 5) == held(5)
+    assert held(2, 0) == held(0)
+
+
 def divided(images, split, holdout=0.25):
     config = base()
     config.data.holdout = holdout

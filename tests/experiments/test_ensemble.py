@@ -249,11 +249,14 @@ def test_runs_that_saw_each_others_validation_classes_are_refused(tmp_path):
             path = tmp_path / "images" / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (12, 12), np.uint8)).save(path)
-    for seed in (0, 1):
-        config = tiny(tmp_path, seed)
-        config.data.update(source="folder", dir=str(tmp_path / "images"), holdout=0.5)
-        config.eval.way = 4
-        save(tmp_path / f"run{seed}", config)
-    with pytest.raises(EnsembleError, match="hold out other images for validation"):
+    for name, split_seed in (("run", None), ("alike", 0)):
+        for seed in (0, 1):
+            config = tiny(tmp_path, seed)
+            config.data.update(source="folder", dir=str(tmp_path / "images"), holdout=0.5)
+            config.data.split_seed, config.eval.way = split_seed, 4
+            save(tmp_path / f"{name}{seed}", config)
+    with pytest.raises(EnsembleError, match=r"hold out other images .* --config\.data\.split_seed"):
         make_ensemble([tmp_path / "run0", tmp_path / "run1"], tmp_path / "new", lambda _: None)
     assert not (tmp_path / "new").exists()
+    make_ensemble([tmp_path / "alike0", tmp_path / "alike1"], tmp_path / "new", lambda _: None)
+    assert siamjax.load(tmp_path / "new").config.model.members == 2
