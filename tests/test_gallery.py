@@ -235,7 +235,8 @@ def test_an_unreadable_image_is_an_error_or_a_line(comparator, people):
     faults = []
     assert Gallery.build(comparator, people, faults).names == NAMES
     assert len(faults) == 2
-    assert "ben/bad.png cannot be read as an image: cannot identify image file" in faults[0]
+    reason = "UnidentifiedImageError: cannot identify image file"
+    assert f"ben/bad.png cannot be read as an image: {reason}" in faults[0]
     assert faults[1] == "ben/worse.png cannot be read either: it is the same file"
     gallery, faults = Gallery(comparator), []
     gallery.add([people / "gone.png", people / "top.png"], faults=faults)
