@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from siamjax.config import ConfigDict
 from siamjax.data import preprocess_of
 from siamjax.inference import Comparator, load
-from siamjax.models import Siamese
+from siamjax.models import Ensemble
 from siamjax.models.pretrained import import_weights, mismatch
 from siamjax.preprocess import Preprocess
 from siamjax.recipe import RUN_KINDS, build_model
@@ -102,10 +102,10 @@ def _from_run(
     config: ConfigDict, state: TrainState, folder: Path
 ) -> tuple[TrainState, dict[str, Any]]:
     other, tower_only = load(folder), config.model.weights_kind == "run-tower"
-    if other.config.model.members > 1:
+    if isinstance(other.encoder.model, Ensemble):
         raise ValueError(
-            f"{folder} is an ensemble of {other.config.model.members} nets: start from one of the"
-            " runs that its about.json names"
+            f"{folder} is an ensemble of {len(other.encoder.model.members)} nets: start from one of"
+            " the runs that its about.json names"
         )
     differs = _differences(other, config, tower_only)
     ours = {"params": state.params, "batch_stats": state.batch_stats}
@@ -194,7 +194,7 @@ def _differences(other: Comparator, config: ConfigDict, tower_only: bool) -> dic
 
 
 def _settings(
-    model: Siamese, config: Any, preprocess: Preprocess, tower_only: bool
+    model: Any, config: Any, preprocess: Preprocess, tower_only: bool
 ) -> Mapping[str, Any]:
     """What decides how images become embeddings and comparisons, beside the weights."""
     settings: dict[str, Any] = {"model.tower": config.model.tower}

@@ -16,6 +16,7 @@ from siamjax import config as configuration
 from siamjax import run, selfcheck, start
 from siamjax.data import load as load_data
 from siamjax.inference import load
+from siamjax.models import Ensemble
 from siamjax.recipe import assemble, build_model
 from siamjax.training.average import averaged, restarted
 from siamjax.training.checkpoint import BEST, CheckpointError, CheckpointStore
@@ -261,8 +262,7 @@ def test_a_head_from_a_file_may_not_be_bent_to_one_sign(tmp_path, name, depth, n
 
 def test_an_ensemble_is_not_started_from(source, monkeypatch):
     several = load(source)
-    with several.config.unlocked():
-        several.config.model.members = 3
+    several.encoder.model = Ensemble((several.encoder.model,) * 3)
     monkeypatch.setattr(start, "load", lambda folder: several)
     config = small(model__weights=str(source))
     with pytest.raises(ValueError, match="is an ensemble of 3 nets: start from one of the runs"):
