@@ -89,7 +89,7 @@ def test_conv_pool_is_a_convolution_and_a_pool(kind, kernel, shape, padding):
             weight = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
             return (y * weight).sum(), y
 
-        return jax.value_and_grad(value, argnums=(0, 1), has_aux=True)
+        return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
 
     (_, y), (d_params, d_x) = loss(mine.apply, lambda p: p)(inner, x)
     (_, expected), (e_params, e_x) = loss(plain.apply, lambda p: {"Conv_0": p})(inner, x)
