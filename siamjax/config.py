@@ -29,7 +29,7 @@ SCHEMA = 1  # raised when a saved config needs translating before it can be read
 def base() -> ConfigDict:
     """Every key, its default, and what it means."""
     c = ConfigDict()
-    c.seed = 0  # the one seed: weights, pairs, warps, dropout, trials
+    c.seed = 0  # the one seed: weights, pairs, warps, dropout, trials, and the split
     c.batch_size = 32  # pairs in a step, over all devices; the tower sees 2 x this many images
     c.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
     c.data = _data()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +26,7 @@ from siamjax.training.checkpoint import BEST, CheckpointStore, described
 from siamjax.training.loop import summary
 from siamjax.training.parallel import choose_devices
 from siamjax.training.state import TrainState
-from siamjax.training.workdir import writing
+from siamjax.training.workdir import replacing, writing
 from siamjax.training.writer import MetricsLog, replace_file
 from siamjax.types import DataSplits
 
@@ -110,7 +107,7 @@ def make_ensemble(
     encoder = Encoder(model_of(config), _weights(members))
     whole = _measure(members, encoder, validation, say)
     say(f"{workdir}, all {len(members)}: {summary(whole)}")
-    with writing(workdir.absolute().parent), _appearing(workdir) as folder:
+    with writing(workdir.absolute().parent), replacing(workdir, _refuse_existing) as folder:
         _write(folder, members, config, splits, encoder, validation, whole)
     found = of_validation(validation, whole, of="the ensemble", data=splits.name)
     write_report(workdir, None, [found])
@@ -280,20 +277,3 @@ def _write(
         )
     title = f"{config.model.members} nets as one on {splits.name}: validation pairs"
     draw_pairs(validation, validated, folder, title)
-
-
-@contextmanager
-def _appearing(workdir: Path) -> Iterator[Path]:
-    """A folder beside `workdir` that gets its name if the block ends well, and goes if not."""
-    workdir = workdir.absolute()
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = workdir.with_name(f".{workdir.name}.{secrets.token_hex(4)}.part")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        _refuse_existing(workdir)  # it took a while
-        if workdir.exists():
-            workdir.rmdir()
-        unfinished.rename(workdir)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -354,6 +354,12 @@ def test_what_ails_the_net_stands_at_the_top_while_it_does(tmp_path):
     assert "Step 200: it is blind" in page.text["health"]
 
 
+def test_a_look_at_a_net_that_overflows_is_a_row_too(tmp_path):
+    ill = examined(100) | dict.fromkeys(("relative_spread", "loss_over_constant", "active"))
+    text = Page(report.page(a_run(tmp_path, rows=[ill]))).text["health"]
+    assert "100-0.1253.5--0.0 %50.0 %" in text
+
+
 def test_the_doctor_s_looks_are_thinned_and_keep_their_ends(tmp_path):
     rows = [examined(step) for step in range(1000, 1100)]
     text = Page(report.page(a_run(tmp_path, rows=rows))).text["health"]

@@ -63,7 +63,8 @@ def folder(config: ConfigDict) -> DataSplits:
     validation images.
 
     Args:
-        config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and `seed`.
+        config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and the seed
+            of the split.
 
     Returns:
         The splits, with notes that name every file left out and why.

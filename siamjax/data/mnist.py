@@ -40,7 +40,8 @@ def mnist(config: ConfigDict) -> DataSplits:
     MNIST. Nothing is cached, except where the images have to be resized.
 
     Args:
-        config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and `seed`.
+        config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and the seed
+            of the split.
 
     Returns:
         The splits. Classes are seen: every digit occurs in all of them.
@@ -92,7 +93,7 @@ def digits(config: ConfigDict) -> DataSplits:
     for `mnist` holds here too.
 
     Args:
-        config: reads `data.holdout`, the preprocessing and `seed`.
+        config: reads `data.holdout`, the preprocessing and the seed of the split.
 
     Returns:
         The splits, all images enlarged (or reduced) to `config.data.size`.

@@ -77,7 +77,7 @@ def omniglot(config: ConfigDict) -> DataSplits:
 
     Args:
         config: reads `data.dir`, `data.split`, `data.holdout`, `data.cache_dir`, the
-            preprocessing and `seed`.
+            preprocessing and the seed of the split.
 
     Returns:
         The splits; `test` is None where the test alphabets are not there.

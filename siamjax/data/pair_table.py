@@ -55,7 +55,8 @@ def pair_table(config: ConfigDict) -> DataSplits:
     and a note says so. `config.data.holdout = 0` makes the test pairs the validation pairs.
 
     Args:
-        config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and `seed`.
+        config: reads `data.dir`, `data.holdout`, `data.cache_dir`, the preprocessing and the seed
+            of the split.
 
     Returns:
         The splits, `pairs` with one table for each. The label of an image is the set of images

@@ -49,7 +49,7 @@ def tfds(config: ConfigDict) -> DataSplits:
     Args:
         config: reads `data.tfds_name`, `data.dir` (None: `$TFDS_DATA_DIR`, else
             `~/tensorflow_datasets`), `data.holdout`, `data.cache_dir`, the preprocessing and
-            `seed`.
+            the seed of the split.
 
     Returns:
         The splits; `test` is None where the set has none.

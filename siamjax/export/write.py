@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +18,7 @@ from siamjax.export import npz_file, onnx_file, stablehlo_file, texts
 from siamjax.export.check import Difference, differences, images_for, inputs_and_outputs
 from siamjax.export.graphs import ExportError, Graph, graphs, portable_encoder
 from siamjax.inference import Comparator
+from siamjax.training.workdir import replacing
 
 if TYPE_CHECKING:
     from siamjax.inference import OneImage
@@ -89,7 +87,7 @@ def export(
         )
     parts, measured = graphs(comparator), {}
     pixels = images_for(comparator, check)
-    with _replacing(out) as folder:
+    with replacing(out, _refuse_other) as folder:
         if programs:
             inputs, expected = inputs_and_outputs(encoder, pixels)
         for kind, program in programs.items():
@@ -186,31 +184,3 @@ def _refuse_other(out: Path) -> None:
             f"{out} is an export that also holds {', '.join(others[:5])}, which would be lost: move"
             " that elsewhere, or choose another folder"
         )
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place if the block ends well, and goes if it does not.
-
-    Folders cannot be swapped in one step everywhere; what was there is put back if the second of
-    the two steps fails.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    fresh = out.with_name(f".{out.name}.{token}.part")
-    old = out.with_name(f".{out.name}.{token}.old")
-    fresh.mkdir()
-    try:
-        yield fresh
-        _refuse_other(out)  # it took a while
-        if out.exists():
-            out.rename(old)
-        try:
-            fresh.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -105,14 +105,15 @@ def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **re
         return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], taps, strides, padding)
-    whole = jnp.pad(x, ((0, 0), *padding, (0, 0)))  # the compiler drops what nobody uses
+    around = ((0, 0), *padding, (0, 0))
     if x.shape[1] < taps[0] or x.shape[2] < taps[1]:
-        return _side_by_side(whole, kernel, strides)
+        return _side_by_side(jnp.pad(x, around), kernel, strides)
     if tuple(strides) == (1, 1):
-        if size := winograd.tile(whole.shape, kernel.shape):
+        shape = tuple(s + sum(p) for s, p in zip(x.shape, around, strict=True))
+        if size := winograd.tile(shape, kernel.shape):
             return winograd.convolve(x, kernel, size, tuple(padding))
-        if fourier.saves(whole.shape, kernel.shape):
-            return fourier.convolve(whole, kernel)
+        if fourier.saves(shape, kernel.shape):
+            return fourier.convolve(jnp.pad(x, around), kernel)
     return lax.conv_general_dilated(x, kernel, strides, padding, **rest)
 
 

@@ -64,10 +64,12 @@ def _own_rows(
                     f"{result.way}-way {result.shot}-shot",
                     f"{result.trials:,}",
                     percent(result.tie_rate),
-                    "the kept weights" if e.final else "the weights of the moment",
+                    "the kept weights"
+                    if e.final or record.members
+                    else "the weights of the moment",
                 ]
             )
-    row = record.best
+    row = None if record.members else record.best  # an ensemble was never in training
     if row is not None and row.get("one_shot_accuracy") is not None:
         name, _, ways = str(row.get("protocol", "not recorded")).partition(" ")
         protocols.add(name)

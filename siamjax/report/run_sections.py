@@ -52,18 +52,19 @@ def trained(record: Record) -> Markup:
     if record.checkpoint:
         kind = f"{record.checkpoint[0]}, step {record.checkpoint[1]:,}"
     versions = record.about.get("versions", {})
-    unsaid = str(record.config.model.weights or "fresh weights")
     facts = {
         "Run": tag("code", str(record.workdir)),
         "Checkpoint in use": kind,
         "Seed": str(record.config.seed),
-        "Started from": record.about.get("start", {}).get("from", unsaid),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",
     }
     if record.members:
         facts["Made of"] = "; ".join(
             f"{m['run']} (seed {m['seed']}, step {m['step']:,})" for m in record.members
         )
+    else:
+        unsaid = str(record.config.model.weights or "fresh weights")
+        facts["Started from"] = record.about.get("start", {}).get("from", unsaid)
     head = "Key", "This run", "Default"
     return join(
         facts_list(facts),
@@ -207,10 +208,13 @@ def health(record: Record) -> Markup:
     cells = [
         [
             f"{row['step']:,}",
-            *(f"{row[key]:.3g}" for key in ("relative_spread", "similarity_spread")),
-            f"{row['separation']:.3g}" if row["separation"] else "-",
-            f"{row['loss_over_constant']:.3g}",
-            *(percent(row[key], 1) for key in ("active", "saturated", "dead_units")),
+            *(_measured(row[key]) for key in ("relative_spread", "similarity_spread")),
+            _measured(row["separation"] or None),  # 0 where it was not measured
+            _measured(row["loss_over_constant"]),
+            *(
+                "-" if row[key] is None else percent(row[key], 1)
+                for key in ("active", "saturated", "dead_units")
+            ),
         ]
         for row in shown
     ]
@@ -226,6 +230,11 @@ def health(record: Record) -> Markup:
         " without a gradient in the worst module."
     )
     return join(said, table(head, cells, caption=caption, numbers=range(1, 8)))
+
+
+def _measured(value: float | None) -> str:
+    """A figure of the metrics, which hold None for one that is not finite."""
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _spaced(count: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -79,3 +81,36 @@ def writing(workdir: Path) -> Iterator[None]:
             " room, or give a --workdir that can be written; in the same folder the same command"
             " goes on from the last of them"
         ) from error
+
+
+@contextmanager
+def replacing(out: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
+    """A folder beside `out` that takes its place if the block ends well, and goes if it does not.
+
+    Folders cannot be swapped in one step everywhere; what was there is put back if the second of
+    the two steps fails.
+
+    Args:
+        out: the folder to make.
+        refuse: raises where what is at `out` must stay; asked again at the end of the block.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    fresh = out.with_name(f".{out.name}.{token}.part")
+    old = out.with_name(f".{out.name}.{token}.old")
+    fresh.mkdir()
+    try:
+        yield fresh
+        refuse(out)  # it took a while
+        if out.exists():
+            out.rename(old)
+        try:
+            fresh.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -194,6 +194,11 @@ def test_the_report_names_its_runs_and_how_to_make_it_again(place):
     assert f"--runs={place / 'a'},{place / 'b'}" in page
     assert f"--workdir={place / 'ab'}-again" in page
     assert page.count(report.run_sections.UNTRAINED) == 3
+    written = (place / "ab/report.html").read_text()
+    for text in (page, written):
+        assert "This run, in training" not in text
+        assert "Started from" not in text
+    assert "the kept weights" in written
     assert "on images that also chose each run&#x27;s checkpoint" in page
 
 
