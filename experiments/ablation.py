@@ -31,18 +31,25 @@ VARIANTS: dict[str, list[str]] = {
     "the recipe": [],
     "cosine head": COSINE,
     "one view": ["model.views=1"],
+    "four views": ["model.views=4"],
     "cosine head, one view": [*COSINE, "model.views=1"],
     "no shared maps": ["augment.shared=0.0"],
     "no turned alphabets": ["pairs.turned_groups=0.0"],
     "affine warps only": ["augment.name=affine"],
-    "half of each warp": [
-        "augment.rotation=7.5", "augment.shear=0.15", "augment.scale=(0.9,1.12)",
-        "augment.translation=1.5", "augment.elastic=0.6",
+    "the whole image": ["data.fit=resize"],
+    "twice each warp": [
+        "augment.rotation=15", "augment.shear=0.3", "augment.scale=(0.8,1.25)",
+        "augment.translation=3", "augment.elastic=1.2",
     ],
+    "stroke width": ["augment.stroke=0.5"],
     "the weights, not their mean": ["optimizer.average=0.0"],
     "supervised_contrastive": ["objective.loss=supervised_contrastive"],
     "prototypical": ["objective.loss=prototypical"],
     "all pairs, cross-entropy": ["objective.loss=bce"],
+    "group norm, standardised": [
+        "model.tower_options.norm=group", "model.tower_options.standardise=True",
+    ],
+    "twice the tokens": ["model.tower_options.tokens=64", "model.head_options.channels=64"],
     "two images a class": ["pairs.images_per_class=2", "pairs.groups_per_batch=3"],
 }  # fmt: skip
 

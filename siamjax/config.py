@@ -55,7 +55,7 @@ def _data() -> ConfigDict:
     d.cache_dir = placeholder(str)  # decoded images; None: the user's cache directory
     d.tfds_name = placeholder(str)  # source=tfds: the data set's name, e.g. "mnist"
     d.size = (105, 105)  # height, width
-    d.fit = "resize"  # resize (stretch) | crop (fill, cut the rest) | letterbox (fit, pad)
+    d.fit = "resize"  # (stretch) | crop (cut the rest) | letterbox (pad) | ink (only what is drawn)
     d.channels = 1  # 1 grey, 3 colour
     d.invert = False  # 255 - x: ink white on black, so zero padding is paper
     d.split = "class"  # hold out whole classes (or groups) | "drawer": also other drawers (Koch)
@@ -110,7 +110,7 @@ def _model() -> ConfigDict:
     m.head = "weighted_l1"  # a name in siamjax.models.HEADS
     m.head_options = ConfigDict()  # arguments of that head beyond `init`
     m.init = "he"  # the tower's own: koch has paper | seed | he
-    m.views = 1  # quarter turns of each image whose comparisons are averaged, 1 to 4
+    m.views = 1  # turns of each image whose comparisons are averaged: 1 to 4, 8 with mirror images
     m.members = 1  # nets whose scores are averaged; more only by experiments.ensemble
     m.cache_features = True  # run a frozen tower once an image, where nothing random comes before
     m.remat = False  # vgg, resnet_v2 on GPUs: a block's maps computed twice, less memory

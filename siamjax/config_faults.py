@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "bfloat16"),
     "objective.strategy": ("hardest", "semi_hard", "all"),
-    "data.fit": ("resize", "crop", "letterbox"),
+    "data.fit": ("resize", "crop", "letterbox", "ink"),
     "data.split": ("class", "drawer"),
     "optimizer.plateau_mode": ("max", "min"),
     "train.mode": ("iterations", "epochs"),
@@ -131,8 +131,8 @@ def _row(row: Any, kinds: tuple) -> bool:
 
 def _model_faults(config: ConfigDict) -> list[str]:
     faults, size = [], config.data.size
-    if config.model.views not in (1, 2, 3, 4):
-        faults.append(f"config.model.views must be 1, 2, 3 or 4; got {config.model.views!r}")
+    if config.model.views not in range(1, 9):
+        faults.append(f"config.model.views must be 1 to 8; got {config.model.views!r}")
     elif config.model.views > 1 and len(size) == 2 and size[0] != size[1]:
         faults.append(
             f"config.model.views turns images by quarters, so they must be square; got {size!r}"

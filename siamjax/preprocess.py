@@ -19,7 +19,9 @@ from siamjax.config import ConfigDict
 if TYPE_CHECKING:
     from PIL import Image
 
-FITS = ("resize", "crop", "letterbox")
+FITS = ("resize", "crop", "letterbox", "ink")
+MARGIN = 1 / 12  # of paper on each side of what fit "ink" cuts out: room for warps
+SMALLEST = 1 / 3  # of the image's shorter side: ink below it is not enlarged further
 PAPER = 255  # white: what shows through transparent parts, and what letterbox pads with
 MAX_PIXELS = 1 << 24  # of what a tower sees: a run from a stranger may ask for any size
 _EXIF_ORIENTATION = 0x0112
@@ -36,7 +38,11 @@ class Preprocess:
         size: (height, width) in pixels.
         fit: "resize" stretches; "crop" scales until the frame is filled and cuts the rest
             centrally; "letterbox" scales until the image fits, centres it and pads with white
-            paper (255 before `invert`, so 0 after it).
+            paper (255 before `invert`, so 0 after it); "ink" is a letterbox of only what is drawn,
+            so place and size in the image no longer count. Paper is then the median of the image's
+            rim, ink what differs from it at least half as much as the most different pixel; a
+            twelfth of each side stays paper, and what is smaller than a third of the image's
+            shorter side stays as much smaller.
         channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
         invert: 255 - x after everything else.
 
@@ -96,7 +102,7 @@ class Preprocess:
         from PIL import Image
 
         height, width = self.size
-        if image.size == (width, height):
+        if image.size == (width, height) and self.fit != "ink":
             return image
         if self.fit == "resize":
             return image.resize((width, height), Image.Resampling.BILINEAR)
@@ -110,13 +116,19 @@ class Preprocess:
             return image.resize(
                 (width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
             )
-        scale = min(height / image.height, width / image.width)
+        paper, room, most = "white", 1.0, float("inf")
+        if self.fit == "ink":
+            paper, box = _ink(image)
+            room = 1 - 2 * MARGIN
+            most = room * min(width, height) / (SMALLEST * min(image.size))
+            image = image.crop(box)
+        scale = min(room * height / image.height, room * width / image.width, most)
         inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         if inner != image.size:
             image = image.resize(inner, Image.Resampling.BILINEAR)
-        paper = Image.new(image.mode, (width, height), "white")
-        paper.paste(image, ((width - inner[0]) // 2, (height - inner[1]) // 2))
-        return paper
+        page = Image.new(image.mode, (width, height), paper)
+        page.paste(image, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return page
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -156,6 +168,23 @@ def preprocess_of(config: ConfigDict) -> Preprocess:
     """The preprocessing that `config.data` describes."""
     d: Any = config.data
     return Preprocess(size=tuple(d.size), fit=d.fit, channels=d.channels, invert=d.invert)
+
+
+def _ink(image: Image.Image) -> tuple[Any, tuple[int, int, int, int]]:
+    """The colour of the paper, and the box (left, top, right, bottom) of what is drawn on it.
+
+    Of an image of one colour, the whole image.
+    """
+    values = np.asarray(image).reshape(image.height, image.width, -1).astype(np.int16)
+    rim = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    paper = np.median(rim, axis=0).astype(np.int16)
+    contrast = np.abs(values - paper).max(-1)
+    drawn = 2 * contrast >= max(int(contrast.max()), 1)
+    colour = int(paper[0]) if len(paper) == 1 else tuple(int(c) for c in paper)
+    if not drawn.any():
+        return colour, (0, 0, image.width, image.height)
+    rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
+    return colour, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -21,9 +21,10 @@ class Siamese(nn.Module):
     Attributes:
         tower: `(images [n, h, w, c], train=) -> [n, d]`.
         head: `(left [..., d], right [..., d], train=) -> Distance | Logit`.
-        views: outside training, quarter turns of each image whose comparisons are averaged: 1 to 4.
-            An embedding then holds those of all views, `[n, views * d]`. A net that was trained on
-            turned classes judges each turn anew, for as many runs of the tower.
+        views: outside training, turned and mirrored copies of each image whose comparisons are
+            averaged: up to 4 quarter turns, up to 8 with those of the mirror image. An embedding
+            then holds those of all views, `[n, views * d]`. A net that was trained on turned
+            classes judges each turn anew, for as many runs of the tower.
     """
 
     tower: nn.Module
@@ -76,8 +77,9 @@ class Siamese(nn.Module):
             images = images.astype(jnp.float32) / 255
         if train or self.views == 1:
             return self.tower(images, train=train)  # pyright: ignore[reportCallIssue]
-        turned = jnp.concatenate([jnp.rot90(images, k, (1, 2)) for k in range(self.views)])
-        z = self.tower(turned, train=train)  # pyright: ignore[reportCallIssue]
+        sides = [images, images[:, :, ::-1]]
+        seen = [jnp.rot90(sides[k // 4], k % 4, (1, 2)) for k in range(self.views)]
+        z = self.tower(jnp.concatenate(seen), train=train)  # pyright: ignore[reportCallIssue]
         return jnp.moveaxis(z.reshape(self.views, len(images), -1), 0, 1).reshape(len(images), -1)
 
     @typed
