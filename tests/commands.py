@@ -14,6 +14,7 @@ def command(module, *arguments):
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"SIAMJAX_TYPECHECK": "0"},  # as users start them, and sooner
     )  # fmt: skip
 
 

@@ -228,7 +228,7 @@ def test_weights_are_there_by_path(exported, comparator):
         assert found["params/head/dense/bias"].dtype == np.float32
 
 
-@pytest.mark.parametrize("fit", ["resize", "crop", "letterbox"])
+@pytest.mark.parametrize("fit", ["resize", "crop", "letterbox", "ink"])
 @pytest.mark.parametrize(("channels", "invert"), [(1, True), (3, False)])
 def test_the_programs_read_files_as_the_run_does(fit, channels, invert, tmp_path):
     preprocess = Preprocess((9, 14), fit, channels, invert)

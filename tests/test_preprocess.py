@@ -218,13 +218,57 @@ def test_letterbox_of_an_extreme_shape_keeps_one_pixel():
     assert (out == 0).sum() == 8
 
 
+def drawn(shape, rows, columns, ink=0, paper=255):
+    page = np.full(shape, paper, np.uint8)
+    page[rows, columns] = ink
+    return page
+
+
+INK = Preprocess((24, 24), fit="ink")  # 24 - 2 * 24 / 12 = 20 pixels for the ink
+
+
+@pytest.mark.parametrize("ink", [0, 160])
+def test_ink_takes_only_what_is_drawn_wherever_it_is(ink):
+    here = INK(drawn((60, 60), slice(5, 45), slice(3, 23), ink))
+    there = INK(drawn((60, 90), slice(20, 60), slice(70, 90), ink))
+    np.testing.assert_array_equal(here, there)
+    np.testing.assert_array_equal(here[..., 0], drawn((24, 24), slice(2, 22), slice(7, 17), ink))
+
+
+def test_ink_does_not_enlarge_what_is_small_without_end():
+    """20 pixels for 20 of 60, a third; a box of 4 of 60 becomes 4 of 24, not 20."""
+    dot = INK(drawn((60, 80), slice(10, 14), slice(10, 14)))
+    np.testing.assert_array_equal(dot[..., 0], drawn((24, 24), slice(10, 14), slice(10, 14)))
+
+
+def test_ink_knows_white_on_black_and_colours():
+    light = INK(drawn((60, 60), slice(5, 45), slice(3, 23), ink=255, paper=0))
+    assert light[0, 0, 0] == 0
+    assert light[12, 12, 0] == 255
+    page = np.full((60, 60, 3), (250, 240, 200), np.uint8)
+    page[5:45, 3:23] = 0, 0, 200
+    colour = Preprocess((24, 24), fit="ink", channels=3)(page)
+    assert colour[0, 0].tolist() == [250, 240, 200]
+    assert colour[12, 12].tolist() == [0, 0, 200]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (24, 24), (1, 100_000)])
+def test_ink_of_an_image_without_any_is_paper(shape):
+    assert (INK(np.full(shape, 90, np.uint8)) == 90).all()
+
+
+def test_ink_is_found_though_the_image_has_the_size_already():
+    moved = INK(drawn((24, 24), slice(0, 20), slice(0, 20)))
+    np.testing.assert_array_equal(moved[..., 0], drawn((24, 24), slice(2, 22), slice(2, 22)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 40),
     st.integers(1, 40),
     st.integers(1, 20),
     st.integers(1, 20),
-    st.sampled_from(["resize", "crop", "letterbox"]),
+    st.sampled_from(["resize", "crop", "letterbox", "ink"]),
 )
 def test_any_shape_to_any_size(h, w, height, width, fit):
     flat = np.full((h, w), 77, np.uint8)

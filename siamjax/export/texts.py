@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from siamjax.preprocess import Preprocess
+from siamjax.preprocess import MARGIN, SMALLEST, Preprocess
 
 _RESIZE = """\
     if image.size != (WIDTH, HEIGHT):
@@ -30,7 +30,29 @@ _LETTERBOX = """\
         paper.paste(image, ((WIDTH - inner[0]) // 2, (HEIGHT - inner[1]) // 2))
         image = paper
 """
-_FITS = {"resize": _RESIZE, "crop": _CROP, "letterbox": _LETTERBOX}
+_INK = """\
+    values = np.asarray(image).reshape(image.height, image.width, -1).astype("int16")
+    rim = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    paper = np.median(rim, axis=0).astype("int16")
+    contrast = np.abs(values - paper).max(-1)
+    drawn = 2 * contrast >= max(contrast.max(), 1)
+    shorter = min(image.size)
+    if drawn.any():
+        rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
+        image = image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    scale = min(
+        {room!r} * HEIGHT / image.height,
+        {room!r} * WIDTH / image.width,
+        {most!r} * min(WIDTH, HEIGHT) / shorter,
+    )
+    inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if inner != image.size:
+        image = image.resize(inner, Image.Resampling.BILINEAR)
+    page = Image.new(image.mode, (WIDTH, HEIGHT), tuple(paper.tolist()))
+    page.paste(image, ((WIDTH - inner[0]) // 2, (HEIGHT - inner[1]) // 2))
+    image = page
+""".format(room=1 - 2 * MARGIN, most=(1 - 2 * MARGIN) / SMALLEST)
+_FITS = {"resize": _RESIZE, "crop": _CROP, "letterbox": _LETTERBOX, "ink": _INK}
 _FIT_WORDS = {
     "resize": "Stretch it to {h} rows and {w} columns.",
     "crop": (
@@ -40,6 +62,13 @@ _FIT_WORDS = {
     "letterbox": (
         "Scale it until it fits into {h} rows and {w} columns, and paste it into the middle of"
         " white (255) paper of that size."
+    ),
+    "ink": (
+        "Cut out what is drawn: the box of all pixels that differ from the paper, which is the"
+        " median of the image's rim, at least half as much as the one that differs most. Scale it"
+        f" until it fits into {1 - 2 * MARGIN:.3f} of {{h}} rows and {{w}} columns, or is enlarged"
+        f" as much as a box of {SMALLEST:.3f} of the image's shorter side would be. Paste it into"
+        " the middle of paper of that size."
     ),
 }
 _PIXELS = '''\
@@ -163,8 +192,8 @@ def readme(origin: str, preprocess: Preprocess, formats: Sequence[str], width: i
         "Make it grey (ITU-R 601: 0.299 red + 0.587 green + 0.114 blue)."
         if c == 1
         else "Make it RGB.",
-        f"{_FIT_WORDS[preprocess.fit].format(h=h, w=w)} Pillow's BILINEAR (with antialiasing); an"
-        " image of that size already stays as it is.",
+        f"{_FIT_WORDS[preprocess.fit].format(h=h, w=w)} Pillow's BILINEAR (with antialiasing)"
+        + ("." if preprocess.fit == "ink" else "; an image of that size already stays as it is."),
     ]
     if preprocess.invert:
         steps.append("Invert: 255 - value.")

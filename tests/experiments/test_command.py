@@ -1,18 +1,7 @@
 """The commands as a user runs them: what they print, and how they end."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+from commands import command
 
 
 @pytest.mark.parametrize(

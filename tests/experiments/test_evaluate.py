@@ -1,13 +1,12 @@
 """The command, in this process on a tiny run, and as a user starts it where it ends in an error."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
+from commands import command
 from lake_layout import random_runs
 from shrunk import pair_folder
 
@@ -131,10 +130,7 @@ def test_a_mistake_is_named(arguments, error, text, measure, monkeypatch):
 
 def test_a_mistake_ends_in_a_sentence():
     arguments = ["--baseline=pixel-l2", "--protocol=retrieval", "--data=/gone"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = command("experiments.evaluate", *arguments)
     assert done.returncode == 1
     assert "error: there is no /gone (--data)" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,11 +1,6 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
+from commands import command
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_class_folder_becomes_pairs(tmp_path):
@@ -17,13 +12,7 @@ def test_a_class_folder_becomes_pairs(tmp_path):
             noise = rng.integers(0, 256, (8, 9, 3), np.uint8)
             Image.fromarray(noise).save(folder / f"{i}.png")
     arguments = [f"--data={tmp_path}/photos", f"--out={tmp_path}/out", "--pairs=20", "--size=16"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.make_pairs", *arguments, f"--cache_dir={tmp_path}/c"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = command("experiments.make_pairs", *arguments, f"--cache_dir={tmp_path}/c")
     assert done.returncode == 0, done.stderr
     assert "NOTE: held out for validation by seed 0: 2 of 10 classes" in done.stdout
     assert "16 training and 4 test pairs of 10 classes, 50 images" in done.stdout
