@@ -16,6 +16,8 @@ def get_config():
     """The recipe."""
     c = omniglot_fast.get_config()
     c.data.fit = "ink"
+    c.pairs.groups_per_batch = 3
+    c.pairs.images_per_class = 2
     c.pairs.turned_groups = 0.75  # each turn as often as none
     c.augment.rotation = 7.5  # half of each warp of omniglot_fast: place and size are gone already
     c.augment.shear = 0.15
@@ -23,12 +25,13 @@ def get_config():
     c.augment.translation = 1.5
     c.augment.elastic = 0.6
     c.augment.shared = 0.4
-    c.model.tower_options = configuration.options(tokens=32)
+    c.model.tower_options = configuration.options(tokens=32, norm="batch", standardise=False)
     c.model.head = "relational"
+    c.model.head_options = configuration.options(channels=32)
     c.model.views = 8
     c.optimizer.warmup_steps = 100
     c.optimizer.average = 0.998
-    c.train.steps = 6000
+    c.train.steps = 7000
     c.eval.trials = 1000
     c.eval.every = 1000
     c.checkpoint.every = 1000

@@ -50,7 +50,7 @@ VARIANTS: dict[str, list[str]] = {
         "model.tower_options.norm=group", "model.tower_options.standardise=True",
     ],
     "twice the tokens": ["model.tower_options.tokens=64", "model.head_options.channels=64"],
-    "two images a class": ["pairs.images_per_class=2", "pairs.groups_per_batch=3"],
+    "three images a class": ["pairs.images_per_class=3", "pairs.groups_per_batch=2"],
 }  # fmt: skip
 
 
