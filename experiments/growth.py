@@ -3,7 +3,8 @@
     python -m experiments.growth --out=docs/growth.png [--json=growth.json]
 
 Batch size, image size, number of images (resident and streamed), ways of a one-shot trial, rows of
-a gallery; random images and embeddings. `--most` bounds the sizes, for a quick look.
+a gallery, devices; random images and embeddings. `--most` bounds the sizes, for a quick look. Where
+there are no accelerators the devices are simulated ones, which share the cores.
 """
 
 import json
@@ -19,6 +20,7 @@ from absl import flags
 
 from experiments import command
 from experiments.peers.children import FailedError, measured
+from experiments.peers.sweep import simulated
 
 OUT = flags.DEFINE_string("out", None, "The picture.")
 JSON = flags.DEFINE_string("json", None, "Write the figures here.")
@@ -37,6 +39,7 @@ KINDS = {
         "queries/s",
         (1000, 10_000, 100_000, 1_000_000),
     ),
+    "devices": ("devices (small CNN, 256 pairs over all of them)", "pairs/s", (1, 2, 4, 8)),
 }
 
 
@@ -55,7 +58,8 @@ def main(argv: list[str]) -> None:
         for size in (s for s in sizes if s <= MOST.value):
             line = [sys.executable, "-m", "experiments.growth", f"--one={kind}:{size}"]
             try:
-                row = measured([*line, f"--seconds={SECONDS.value}"])
+                environment = simulated(size) if kind == "devices" else {}
+                row = measured([*line, f"--seconds={SECONDS.value}"], environment)
             except FailedError as error:
                 print(f"{kind} {size}: {error}", flush=True)
                 continue
@@ -88,13 +92,13 @@ def training(kind: str, size: int, seconds: float) -> float:
     pixels = size if kind == "pixels" else 28
     count = size if kind in ("images", "streamed") else 2000
     config = configuration.base()
-    config.batch_size = size if kind == "batch" else 64
+    config.batch_size = {"batch": size, "devices": 256}.get(kind, 64)
     config.data.size = (pixels, pixels)
     config.model.tower = "mlp" if kind in ("images", "streamed") else "small_cnn"
     config.model.init = "glorot"
     config.eval.trials = 0
     config.checkpoint.metric = "auc"
-    config.train.devices = 1
+    config.train.devices = size if kind == "devices" else 1
     way = "streamed" if kind == "streamed" else "resident"
     found = benchmark.steady_state(config, splits(count, pixels), 3, seconds, [way])
     return found.speeds[way].median
@@ -162,11 +166,11 @@ def draw(rows: list[dict], path: str | os.PathLike[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    figure = Figure(figsize=(14, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (kind, (title, unit, _)) in zip(
-        figure.subplots(2, 3).flat, KINDS.items(), strict=True
-    ):
+    *panels, rest = figure.subplots(2, 4).flat
+    rest.set_axis_off()
+    for axes, (kind, (title, unit, _)) in zip(panels, KINDS.items(), strict=True):
         mine = [row for row in rows if row["kind"] == kind]
         sizes = [row["size"] for row in mine]
         axes.loglog(sizes, [row["speed"] for row in mine], "o-", color="tab:blue")
