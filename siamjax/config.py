@@ -63,6 +63,7 @@ def _data() -> ConfigDict:
     d.holdout = 0.2  # 0 with a test split and no validation: the test images validate
     d.split_seed = placeholder(int)  # of what is held out, so that seeds may share it; None: seed
     d.glyph_alphabets = (30, 10)  # source=glyphs: training and validation alphabets
+    d.drawn_alphabets = 0  # that many alphabets of drawn glyphs train beside the source's images
     d.glyph_seed = 0  # source=glyphs: of the drawing, so that runs over seeds share their data
     return d
 

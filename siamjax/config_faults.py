@@ -24,7 +24,7 @@ POSITIVE = (
     "train.steps", "train.epochs", "train.log_every", "eval.every", "eval.way", "eval.shot",
     "eval.pairs", "checkpoint.every",
 )  # fmt: skip
-NOT_NEGATIVE = ("data.resident_limit",)
+NOT_NEGATIVE = ("data.resident_limit", "data.drawn_alphabets")
 SHARES = (
     "data.holdout", "pairs.turned_groups", "augment.probability", "augment.shared",
     "augment.shared_reflected", "augment.stroke", "optimizer.average",

@@ -59,18 +59,24 @@ def load(config: ConfigDict) -> DataSplits:
         instead = None
     other = _source("fallback", instead) if instead else None
     try:
-        return source(config)
+        return _with_drawn(config, source(config))
     except DataNotFound as error:
         if other is None or instead == wanted:
             raise
         reason = str(error)
-    splits = other(config)
+    splits = _with_drawn(config, other(config))
     note = (
         f'NOT {wanted.upper()}: config.data.source = "{wanted}" could not be had, so'
         f' "{splits.name}" is used INSTEAD (config.data.fallback); no figure of this run is a'
         f" figure on {wanted}. Why: {reason}"
     )
     return replace(splits, notes=(note, *splits.notes))
+
+
+def _with_drawn(config: ConfigDict, splits: DataSplits) -> DataSplits:
+    if not lookup(config, "data.drawn_alphabets"):
+        return splits
+    return import_module("siamjax.data.glyphs").beside(config, splits)
 
 
 def _source(key: str, name: str) -> Source:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,7 @@ from siamjax.config import ConfigDict
 from siamjax.data import handwriting
 from siamjax.data.cache import Collected, Decoded, Entry, Write, cache_directory, cache_key, cached
 from siamjax.data.handwriting import Character, Stroke
+from siamjax.data.splits import joined
 from siamjax.preprocess import Preprocess, preprocess_of
 from siamjax.types import DataSplits
 
@@ -128,6 +129,38 @@ def glyphs(config: ConfigDict) -> DataSplits:
             f" {len(train):,} + {len(validation):,} images"
         ),
         notes=tuple(notes),
+        fingerprint=hashlib.sha256(keys.encode()).hexdigest(),
+    )
+
+
+def beside(config: ConfigDict, splits: DataSplits) -> DataSplits:
+    """The splits, with `data.drawn_alphabets` more alphabets to train on, all of them drawn.
+
+    They are none of those of the source `glyphs`. Validation and test stay what they were.
+
+    Raises:
+        ValueError: if the data are fixed pairs, which other images cannot join.
+    """
+    how_many = config.data.drawn_alphabets
+    if not how_many:
+        return splits
+    if splits.pairs:
+        raise ValueError(
+            f"{splits.name} trains on fixed pairs, which drawn alphabets cannot join: set"
+            " config.data.drawn_alphabets to 0"
+        )
+    first = sum(config.data.glyph_alphabets)
+    more = _drawn(config, range(first, first + how_many))
+    keys = splits.fingerprint + more.key
+    drawn = (
+        f"{how_many} drawn alphabets (seed {config.data.glyph_seed}) train beside them:"
+        f" {len(more.images.class_names)} characters, {len(more.images):,} images"
+    )
+    return replace(
+        splits,
+        train=joined(splits.train, more.images),
+        summary=f"{splits.summary}; {drawn}",
+        notes=tuple(dict.fromkeys([*splits.notes, *more.notes])),
         fingerprint=hashlib.sha256(keys.encode()).hexdigest(),
     )
 

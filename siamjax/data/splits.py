@@ -48,6 +48,23 @@ def part(images: LabelledImages, keep: np.ndarray) -> LabelledImages:
     return replace(stand_in.select(keep), images=view)
 
 
+def joined(first: LabelledImages, second: LabelledImages) -> LabelledImages:
+    """All images of two sets, which share no class; copied into memory.
+
+    Classes, groups and paths of the second follow those of the first.
+    """
+    paths = (*first.paths, *second.paths)
+    return LabelledImages(
+        images=np.concatenate([first.images, second.images]),
+        labels=np.concatenate([first.labels, second.labels + np.int32(len(first.class_names))]),
+        groups=np.concatenate([first.groups, second.groups + np.int32(len(first.group_names))]),
+        drawers=np.concatenate([first.drawers, second.drawers]),
+        class_names=(*first.class_names, *second.class_names),
+        group_names=(*first.group_names, *second.group_names),
+        paths=paths if len(paths) == len(first) + len(second) else (),
+    )
+
+
 def hold_out(
     images: LabelledImages, share: float, seed: int, *, by_image: bool = False
 ) -> tuple[LabelledImages, LabelledImages, str]:

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -5,8 +6,8 @@ import pytest
 
 from siamjax.config import base
 from siamjax.data import glyphs as module
-from siamjax.data import handwriting
-from siamjax.data.glyphs import glyphs, make_alphabet
+from siamjax.data import handwriting, load
+from siamjax.data.glyphs import beside, glyphs, make_alphabet
 from siamjax.data.handwriting import Stroke
 from siamjax.preprocess import Preprocess
 
@@ -226,3 +227,29 @@ def test_drawings_of_a_character_differ_but_are_recognisable(splits):
                 one, other = rng.permutation(20)[:2]
                 hits.append((flat[classes, one] @ flat[classes[0], other]).argmax() == 0)
     assert 0.15 < np.mean(hits) < 0.45
+
+
+def test_drawn_alphabets_train_beside_a_source_and_are_not_its_own(splits):
+    c = config()
+    c.data.source, c.data.drawn_alphabets = "glyphs", 2
+    with_more = load(c)
+    train, own = with_more.train, len(splits.train)
+    np.testing.assert_array_equal(train.images[:own], splits.train.images)
+    assert train.group_names == ("glyphs-000", "glyphs-001", "glyphs-003", "glyphs-004")
+    assert train.class_names[train.labels[own]] == "glyphs-003/character01"
+    assert train.group_names[train.groups[own]] == "glyphs-003"
+    assert train.paths[own] == "glyphs-003/character01/01"
+    assert len(np.unique(train.labels)) == len(train.class_names) == len(set(train.class_names))
+    assert with_more.validation.group_names == ("glyphs-002",)
+    more = len(train) - own
+    assert with_more.summary.endswith(
+        f"; 2 drawn alphabets (seed 0) train beside them: {more // 20} characters, {more:,} images"
+    )
+    assert with_more.fingerprint != splits.fingerprint
+
+
+def test_drawn_alphabets_cannot_join_fixed_pairs(splits):
+    c = config()
+    c.data.drawn_alphabets = 1
+    with pytest.raises(ValueError, match="fixed pairs, which drawn alphabets cannot join"):
+        beside(c, dataclasses.replace(splits, pairs={"train": None}))
