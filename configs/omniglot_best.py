@@ -1,9 +1,8 @@
 """The most accurate recipe on Omniglot here: half an hour on two CPU cores.
 
-As `omniglot_fast`, of what is drawn alone, whatever its place and size, and with a head that looks
-at both images at once: local features of one image search for their counterparts in the other.
-Whole alphabets are turned, sheared and mirrored to make new ones, and a comparison is the mean over
-four turns of both images and of their mirror images.
+As `omniglot_fast`, and a head that looks at both images at once: local features of one image search
+for their counterparts in the other. Whole alphabets are turned, sheared and mirrored to make new
+ones, and a comparison is the mean over four turns of both images and of their mirror images.
 
     python -m experiments.main --config=configs/omniglot_best.py --workdir=runs/omniglot_best
 """
@@ -15,15 +14,9 @@ from siamjax import config as configuration
 def get_config():
     """The recipe."""
     c = omniglot_fast.get_config()
-    c.data.fit = "ink"
     c.pairs.groups_per_batch = 3
     c.pairs.images_per_class = 2
     c.pairs.turned_groups = 0.75  # each turn as often as none
-    c.augment.rotation = 7.5  # half of each warp of omniglot_fast: place and size are gone already
-    c.augment.shear = 0.15
-    c.augment.scale = (0.9, 1.12)
-    c.augment.translation = 1.5
-    c.augment.elastic = 0.6
     c.augment.shared = 0.4
     c.model.tower_options = configuration.options(tokens=32, norm="batch", standardise=False)
     c.model.head = "relational"

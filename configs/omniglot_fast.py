@@ -16,6 +16,7 @@ def get_config():
     c.data.source = "omniglot"
     c.data.fallback = "glyphs"
     c.data.size = (35, 35)
+    c.data.fit = "ink"  # what is drawn, whatever its place and size: so the warps can be weak
     c.data.invert = True
     c.pairs.scheme = "in-batch"
     c.pairs.groups_per_batch = 2
@@ -23,11 +24,11 @@ def get_config():
     c.pairs.turned_groups = 0.375
     c.augment.name = "affine_elastic"
     c.augment.probability = 1.0
-    c.augment.rotation = 15.0
-    c.augment.shear = 0.3
-    c.augment.scale = (0.8, 1.25)
-    c.augment.translation = 3.0
-    c.augment.elastic = 1.2
+    c.augment.rotation = 7.5
+    c.augment.shear = 0.15
+    c.augment.scale = (0.9, 1.12)
+    c.augment.translation = 1.5
+    c.augment.elastic = 0.6
     c.model.tower = "small_resnet"
     c.model.head = "cosine"
     c.objective.loss = "nca"
