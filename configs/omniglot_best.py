@@ -14,6 +14,7 @@ from siamjax import config as configuration
 def get_config():
     """The recipe."""
     c = omniglot_fast.get_config()
+    c.data.drawn_alphabets = 30
     c.pairs.groups_per_batch = 3
     c.pairs.images_per_class = 2
     c.pairs.turned_groups = 0.75  # each turn as often as none
@@ -24,8 +25,8 @@ def get_config():
     c.model.views = 8
     c.optimizer.warmup_steps = 100
     c.optimizer.average = 0.998
-    c.train.steps = 7000
+    c.train.steps = 3500
     c.eval.trials = 1000
-    c.eval.every = 1000
-    c.checkpoint.every = 1000
+    c.eval.every = 700
+    c.checkpoint.every = 700
     return c
