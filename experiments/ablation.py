@@ -36,6 +36,7 @@ VARIANTS: dict[str, list[str]] = {
     "no shared maps": ["augment.shared=0.0"],
     "no turned alphabets": ["pairs.turned_groups=0.0"],
     "affine warps only": ["augment.name=affine"],
+    "no drawn alphabets": ["data.drawn_alphabets=0"],
     "the whole image": ["data.fit=resize"],
     "twice each warp": [
         "augment.rotation=15", "augment.shear=0.3", "augment.scale=(0.8,1.25)",
