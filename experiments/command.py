@@ -33,7 +33,13 @@ def _parse(argv: list[str]) -> list[str]:
         text = error.args[0]
         while isinstance(text, Exception):  # ml_collections wraps a KeyError
             text = text.args[0]
-        sys.exit(f"error: the config has no key {'. '.join(str(text).splitlines())}")
+        said = f"error: the config has no key {'. '.join(str(text).splitlines())}"
+        if any(f".model.{side}_options." in word for word in argv for side in ("tower", "head")):
+            said += (
+                ". An option of a tower or head that the recipe does not name is named in a recipe"
+                " of one's own: c.model.tower_options = configuration.options(width=32)"
+            )
+        sys.exit(said)
 
 
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
