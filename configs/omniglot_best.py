@@ -1,8 +1,9 @@
-"""The most accurate recipe on Omniglot here: half an hour on two CPU cores.
+"""The most accurate recipe on Omniglot here: a quarter of an hour on two CPU cores.
 
 As `omniglot_fast`, and a head that looks at both images at once: local features of one image search
 for their counterparts in the other. Whole alphabets are turned, sheared and mirrored to make new
-ones, and a comparison is the mean over four turns of both images and of their mirror images.
+ones, and some that a program drew train beside them; a comparison is the mean over four turns of
+both images and of their mirror images.
 
     python -m experiments.main --config=configs/omniglot_best.py --workdir=runs/omniglot_best
 """
