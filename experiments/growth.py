@@ -178,7 +178,9 @@ def draw(rows: list[dict], path: str | os.PathLike[str]) -> None:
         axes.set_ylim(10 ** math.floor(min(decades)), 10 ** math.ceil(max(decades) + 1e-9))
         axes.set_title(title, fontsize=9)
         axes.set_ylabel(unit, color="tab:blue")
-        axes.set_xticks(sizes, [f"{s:,}" for s in sizes])
+        axes.set_xticks(
+            sizes, [f"{s:,}" if s < 10_000 else f"$10^{math.log10(s):.0f}$" for s in sizes]
+        )
         axes.minorticks_off()
         memory = axes.twinx()
         memory.plot(sizes, [row["peak_mb"] for row in mine], "s--", color="tab:orange")
