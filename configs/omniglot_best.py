@@ -27,7 +27,6 @@ def get_config():
     c.optimizer.warmup_steps = 100
     c.optimizer.average = 0.998
     c.train.steps = 3500
-    c.eval.trials = 1000
     c.eval.every = 700
     c.checkpoint.every = 700
     return c
