@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def test_build_query_add_remove_list(place):
+def test_build_and_query(place):
     people, index = place / "people", place / "people.gallery"
     flags = f"--workdir={place / 'run'}", f"--index={index}"
     done = command("build", people, *flags)
@@ -57,6 +57,13 @@ def test_build_query_add_remove_list(place):
     assert ": unknown (best " in done.stdout
     assert " < 0.999)" in done.stdout
 
+
+@pytest.mark.slow
+def test_add_remove_list(place):
+    people, index, white = place / "people", place / "more.gallery", place / "grey.png"
+    flags = f"--workdir={place / 'run'}", f"--index={index}"
+    command("build", people, *flags)
+    Image.new("L", (12, 12), 200).save(white)
     done = command("add", people / "ben", white, "--label=new", *flags)
     assert done.returncode == 0
     assert "skipped ben/1.png: already in\n" in done.stdout

@@ -165,6 +165,7 @@ def test_what_it_does_not_know(options, text):
         shapes(**options)
 
 
+@pytest.mark.slow
 def test_it_is_exported_for_any_number_of_images():
     tower, variables = made(**OTHER)
     (n,) = export.symbolic_shape("n")

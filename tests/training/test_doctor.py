@@ -189,7 +189,15 @@ def test_a_resumed_doctor_knows_what_the_first_one_knew():
     assert again.doctor.look(300, run.state, data)[1] == []
 
 
-HEAVY = ("image_pairs", "mnist_best", "omniglot", "omniglot_best", "omniglot_fast", "omniglot_vgg")
+HEAVY = (
+    "image_pairs",
+    "mnist_best",
+    "mnist_cnn",
+    "omniglot",
+    "omniglot_best",
+    "omniglot_fast",
+    "omniglot_vgg",
+)
 
 
 @pytest.mark.parametrize(
