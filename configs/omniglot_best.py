@@ -20,6 +20,7 @@ def get_config():
     c.pairs.images_per_class = 2
     c.pairs.turned_groups = 0.75  # each turn as often as none
     c.augment.shared = 0.4
+    # Some are what they would be anyway: named, a command line can change them.
     c.model.tower_options = configuration.options(tokens=32, norm="batch", standardise=False)
     c.model.head = "relational"
     c.model.head_options = configuration.options(channels=32)

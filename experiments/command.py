@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def _parse(argv: list[str]) -> list[str]:
         while isinstance(text, Exception):  # ml_collections wraps a KeyError
             text = text.args[0]
         said = f"error: the config has no key {'. '.join(str(text).splitlines())}"
-        if any(f".model.{side}_options." in word for word in argv for side in ("tower", "head")):
+        key = re.sub(r"\W.*", "", str(text).lstrip("'\""), flags=re.DOTALL)
+        if any(re.match(rf"--?config\.model\.(tower|head)_options\.{key}\b", w) for w in argv):
             said += (
                 ". An option of a tower or head that the recipe does not name is named in a recipe"
                 " of one's own: c.model.tower_options = configuration.options(width=32)"

@@ -32,7 +32,8 @@ class Preprocess:
     """Brings any image to `uint8 [h, w, c]`.
 
     Resampling is bilinear with antialiasing (Pillow's `BILINEAR`, whose support grows with the
-    reduction). An image that has the size already is not resampled: its pixels pass unchanged.
+    reduction). An image that has the size already is not resampled: its pixels pass unchanged, but
+    by fit "ink".
 
     Attributes:
         size: (height, width) in pixels.

@@ -34,6 +34,7 @@ def shrunk(path, cache_dir):
     else:
         config.data.source = "glyphs"
         config.data.glyph_alphabets = (2, 2)
+        config.data.drawn_alphabets = min(1, config.data.drawn_alphabets)
     small = {"koch": 65, "vgg": 32, "resnet_v2": 32}.get(config.model.tower, 16)
     config.data.size = (small, small)
     config.model.tower_options.update(SMALL.get(config.model.tower, {}))

@@ -142,8 +142,6 @@ def beside(config: ConfigDict, splits: DataSplits) -> DataSplits:
         ValueError: if the data are fixed pairs, which other images cannot join.
     """
     how_many = config.data.drawn_alphabets
-    if not how_many:
-        return splits
     if splits.pairs:
         raise ValueError(
             f"{splits.name} trains on fixed pairs, which drawn alphabets cannot join: set"

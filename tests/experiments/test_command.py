@@ -9,6 +9,7 @@ from commands import command
     [
         (["--config.batchsize=3"], 'Did you mean "batch_size"'),
         (["--config.batch_size=0", "--config.dtype=half"], "the config has 2 fault(s)"),
+        (["--config.batchsize=3", "--config.model.tower_options.width=3"], 'of "batchsize"?\n'),
         (["--config.model.tower_options.width=3"], "in a recipe of one's own: c.model.tower_opt"),
         (["surplus"], "unexpected arguments: surplus"),
     ],
