@@ -85,15 +85,24 @@ def keep_memory() -> None:
     """Keeps freed memory in the process, where the C library can be told so (glibc).
 
     By default each large buffer that XLA's CPU backend frees goes back to the system, and the
-    next step faults every page of it in again: a fifth of a step of `omniglot_fast`.
+    next step faults every page of it in again: up to half of a step. It is not enough to raise the
+    thresholds: XLA allocates in threads of its own, whose arenas give back what they free whatever
+    the thresholds are. So all threads share the main arena, which grows in large pieces. And a
+    dispatch on a CPU waits for its step: of several under way, each would hold memory of its own.
+
+    Call it before JAX starts its threads.
     """
-    trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # Names and numbers of malloc.h.
+    options = {"M_MMAP_THRESHOLD": -3, "M_TRIM_THRESHOLD": -1, "M_TOP_PAD": -2, "M_ARENA_MAX": -8}
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return  # another C library
-    mallopt(map_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(options["M_MMAP_THRESHOLD"], 2**30)
+    mallopt(options["M_TRIM_THRESHOLD"], 2**31 - 1)
+    mallopt(options["M_TOP_PAD"], 2**26)
+    mallopt(options["M_ARENA_MAX"], 1)
 
 
 def enable_compilation_cache() -> Path:

@@ -139,6 +139,7 @@ class ConvPool(nn.Module):
         kernel_size: rows and columns of the kernel.
         padding: "SAME" or "VALID".
         kernel_init, bias_init: initialisers.
+        use_bias: whether there is one.
         dtype: of the computation; parameters are float32.
     """
 
@@ -147,6 +148,7 @@ class ConvPool(nn.Module):
     padding: str
     kernel_init: Initializer
     bias_init: Initializer = nn.initializers.zeros_init()
+    use_bias: bool = True
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
     @nn.compact
@@ -156,10 +158,11 @@ class ConvPool(nn.Module):
         kernel = self.param(
             "kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features)
         )
-        bias = self.param("bias", self.bias_init, (self.features,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        y = conv_pool(x.astype(self.dtype), kernel.astype(self.dtype), self.padding)
+        if not self.use_bias:
+            return y
         # The bias is the same for a whole block, so it may as well come after the maximum.
-        return conv_pool(x, kernel, self.padding) + bias
+        return y + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
 
 
 @typed

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.models.convolution import max_pool
+from siamjax.models.convolution import ConvPool, max_pool
 from siamjax.models.standardised import StandardisedConv
 from siamjax.types import typed
 
@@ -39,6 +39,16 @@ class Layers:
         if self.standardise:
             return StandardisedConv(features, (size, size), dtype=self.dtype, name=name)
         return nn.Conv(features, (size, size), use_bias=False, dtype=self.dtype, name=name)
+
+    def pooled_conv(self, x: Array, features: int, name: str) -> Array:
+        """A 3x3 convolution, then the 2x2 maximum."""
+        if self.standardise:
+            return max_pool(self.conv(features, 3, name)(x))
+        initial = nn.linear.default_kernel_init
+        conv = ConvPool(
+            features, (3, 3), "SAME", initial, use_bias=False, dtype=self.dtype, name=name
+        )
+        return conv(x)
 
     def normalise(self, x: Array, name: str, train: bool) -> Array:
         """Channels to mean 0 and variance 1, over the batch or each image; then an affine map.
@@ -103,6 +113,8 @@ class SmallResNet(nn.Module):
         groups: of group norm; they divide the width.
         standardise: keep the kernels of the convolutions standardised (`models/standardised.py`);
             its authors pair that with group norm.
+        pool_first: whether the stem pools before it normalises. On one channel convolution and pool
+            then are one operation on a CPU, which never stores the map before the pool.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
 
@@ -118,6 +130,7 @@ class SmallResNet(nn.Module):
     norm: str = "batch"
     groups: int = 16
     standardise: bool = False
+    pool_first: bool = False
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
@@ -130,8 +143,12 @@ class SmallResNet(nn.Module):
         if self.norm not in NORMS:
             raise ValueError(f"small_resnet knows norm {', '.join(NORMS)}; got {self.norm!r}")
         layers = Layers(self.norm, self.groups, self.standardise, self.axis, self.dtype)
-        x = layers.normalise(layers.conv(self.width, 3, "stem")(x), "stem_norm", train)
-        x = nn.relu(max_pool(x))
+        if self.pool_first:
+            x = layers.normalise(layers.pooled_conv(x, self.width, "stem"), "stem_norm", train)
+        else:
+            x = layers.normalise(layers.conv(self.width, 3, "stem")(x), "stem_norm", train)
+            x = max_pool(x)
+        x = nn.relu(x)
         for name, features in (("block1", self.width), ("block2", 2 * self.width)):
             x = max_pool(ResidualBlock(features, layers, name=name)(x, train=train))
         x = ResidualBlock(4 * self.width, layers, name="block3")(x, train=train)
