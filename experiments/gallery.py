@@ -24,6 +24,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 INDEX = flags.DEFINE_string("index", None, "The gallery's file.")
 TOP = flags.DEFINE_integer("top", 5, "query: how many matches to give.", lower_bound=1)
 THRESHOLD = flags.DEFINE_string("threshold", "calibrated", "query: of the decision.")
+SHORTLIST = flags.DEFINE_integer(
+    "shortlist", None, "query, relational head: compare so many images only.", lower_bound=1
+)
 JSON = flags.DEFINE_string("json", None, "query: write the answers here too.")
 LABEL = flags.DEFINE_string("label", None, "add: the class of all images given.")
 
@@ -85,7 +88,7 @@ def query(places: list[str]) -> None:
 
     gallery, faults, answers = load(), [], []
     for kept, z in embed_stream(gallery.comparator, places, faults):
-        found = gallery.search(z, TOP.value, THRESHOLD.value)
+        found = gallery.search(z, TOP.value, THRESHOLD.value, SHORTLIST.value)
         answers += zip([places[i] for i in kept], found, strict=True)
     for place, answer in answers:
         print(f"{printable(place)}: {printable(str(answer))}")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from siamjax import gallery_file
+from siamjax.distances import unit
 from siamjax.embeddings import embed_stream
 from siamjax.evaluation.decision import DEFAULT
 from siamjax.evaluation.nearest import Nearest
@@ -18,6 +20,7 @@ from siamjax.gallery_items import Item, digest, items, name_of
 from siamjax.inference import Comparator, listed
 from siamjax.models import Ensemble
 from siamjax.models.heads import Cosine, Euclidean
+from siamjax.models.relational import Relational
 
 if TYPE_CHECKING:
     from siamjax.inference import OneImage
@@ -90,7 +93,8 @@ class Gallery:
     Each image goes through the tower once, when it is added. The search is exact: for the
     Euclidean and the cosine head of one net in one view a matrix product proposes candidates
     (`Nearest`), for others all are candidates; the head ranks them, so a similarity is that of
-    `comparator.similarity`.
+    `comparator.similarity`. For the relational head, whose comparisons cost most, a query may be
+    content with a shortlist.
 
     Args:
         comparator: of a run.
@@ -108,7 +112,12 @@ class Gallery:
         self.names: list[str] = []
         self.labels: list[str] = []
         self._digests: list[bytes] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was derived from the embeddings."""
         self._nearest: Nearest | None = None
+        self._outlines: Nearest | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -202,7 +211,7 @@ class Gallery:
             self.names += names
             self.labels += [offered[i].label for i in kept]
             self._digests += [keys[i] for i in kept]
-            self._nearest = None
+            self._forget()
         return Added([name for name in names if name not in old], replaced, [])
 
     def remove(self, names: str | Sequence[str]) -> None:
@@ -225,13 +234,14 @@ class Gallery:
         self.names = [self.names[i] for i in keep]
         self.labels = [self.labels[i] for i in keep]
         self._digests = [self._digests[i] for i in keep]
-        self._nearest = None
+        self._forget()
 
     def query(
         self,
         images: OneImage | Sequence[OneImage],
         top: int = 5,
         threshold: str | float = DEFAULT,
+        shortlist: int | None = None,
     ) -> Answer | list[Answer]:
         """The images most like each query.
 
@@ -239,6 +249,8 @@ class Gallery:
             images: an image or a list, of paths, arrays or PIL images.
             top: how many matches at most.
             threshold: a name on the run's decision card, or a similarity.
+            shortlist: with a relational head, how many images it compares with a query: those whose
+                global vectors have the largest cosine with the query's. None: all of them.
 
         Returns:
             An `Answer`, or a list of them for a list.
@@ -248,16 +260,21 @@ class Gallery:
         """
         queries, answers = listed(images), []
         for _, z in embed_stream(self.comparator, queries):
-            answers += self.search(z, top, threshold)
+            answers += self.search(z, top, threshold, shortlist)
         return answers[0] if len(queries) == 1 and queries[0] is images else answers
 
     def search(
-        self, embeddings: np.ndarray, top: int = 5, threshold: str | float = DEFAULT
+        self,
+        embeddings: np.ndarray,
+        top: int = 5,
+        threshold: str | float = DEFAULT,
+        shortlist: int | None = None,
     ) -> list[Answer]:
         """`query` for embeddings `float32 [q, d]` of the same run.
 
         Raises:
-            GalleryError: if the gallery is empty, `top` is below 1, or d is not the gallery's.
+            GalleryError: if the gallery is empty, `top` is below 1, d is not the gallery's, or a
+                shortlist is shorter than `top` or asked of a head that has none.
             ValueError: if the run has no such threshold.
         """
         if not len(self):
@@ -270,16 +287,27 @@ class Gallery:
                 f" have the shape {list(embeddings.shape)}"
             )
         embeddings = embeddings.astype(np.float32, copy=False)
-        self._nearest = self._nearest or nearest(self.comparator, self.embeddings)
-        everything = np.arange(len(self))
         answers = []
         for start in range(0, len(embeddings), 32):
             part = embeddings[start : start + 32]
-            rows = (
-                self._nearest.candidates(part, top) if self._nearest else [everything] * len(part)
-            )
+            rows = self._candidates(part, top, shortlist)
             answers += [self._rank(z, r, top, threshold) for z, r in zip(part, rows, strict=True)]
         return answers
+
+    def _candidates(self, z: np.ndarray, top: int, shortlist: int | None) -> list[np.ndarray]:
+        """For each query the rows to rank."""
+        if shortlist is not None:
+            if shortlist < top:
+                raise GalleryError(
+                    f"a shortlist of {shortlist} has no {top} best: give at least top"
+                )
+            if self._outlines is None:
+                self._outlines = Nearest(outlines(self.comparator, self.embeddings), cosine=True)
+            return self._outlines.candidates(outlines(self.comparator, z), shortlist)
+        self._nearest = self._nearest or nearest(self.comparator, self.embeddings)
+        if self._nearest is not None:
+            return self._nearest.candidates(z, top)
+        return [np.arange(len(self))] * len(z)
 
     def _rank(self, z: np.ndarray, rows: np.ndarray, top: int, threshold: str | float) -> Answer:
         """The best of some rows, as the head has them."""
@@ -336,6 +364,24 @@ def nearest(comparator: Comparator, embeddings: np.ndarray) -> Nearest | None:
     if isinstance(head, Euclidean) and head.p == 2:
         return Nearest(embeddings, floor=head.epsilon)
     return None
+
+
+def outlines(comparator: Comparator, embeddings: np.ndarray) -> np.ndarray:
+    """The global vectors in embeddings `[n, d]` of a relational head, all views' side by side.
+
+    Each view's has length 1, so the cosine of two rows is the mean of the views' cosines.
+
+    Raises:
+        GalleryError: for another head.
+    """
+    model = comparator.encoder.model
+    if isinstance(model, Ensemble) or not isinstance(model.head, Relational):
+        raise GalleryError(
+            "a shortlist is for one net with a relational head; this search compares with all"
+            " images as it is: leave shortlist out"
+        )
+    vectors = embeddings.reshape(len(embeddings), model.views, -1)[..., : model.head.embedding]
+    return np.asarray(unit(jnp.asarray(vectors))).reshape(len(embeddings), -1)
 
 
 def _repeated(z: np.ndarray, n: int) -> np.ndarray:

@@ -44,6 +44,49 @@ def test_keeping_memory_is_safe_where_it_does_nothing(monkeypatch):
     assert asked == [None]
 
 
+def test_memory_is_kept_in_one_arena_and_one_step_is_under_way_at_a_time(monkeypatch):
+    told = {}
+    library = type("Library", (), {"mallopt": staticmethod(told.__setitem__)})
+    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: library)
+    before = jax.config.read("jax_cpu_enable_async_dispatch")
+    try:
+        backend.keep_memory()
+        assert not jax.config.read("jax_cpu_enable_async_dispatch")
+    finally:
+        jax.config.update("jax_cpu_enable_async_dispatch", before)
+    arena_max, trim_threshold, map_threshold, top_pad = -8, -1, -3, -2  # of glibc's malloc.h
+    assert told[arena_max] == 1
+    assert min(told[trim_threshold], told[map_threshold]) >= 2**30
+    assert told[top_pad] >= 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults of Linux")
+def test_steps_fault_no_pages_in_again():
+    code = """if True:
+        import resource, sys
+        from siamjax import backend
+        if sys.argv[1] == "keep":
+            backend.keep_memory()
+        import jax, jax.numpy as jnp
+        f = backend.jit(lambda x: jnp.cumsum(x, 0).T @ jnp.sin(x) @ x.T)
+        x = jnp.ones((3000, 2000)) * 1e-3
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(5):
+                f(x).block_until_ready()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        faults()
+        print(faults())
+    """
+    found = {}
+    for way in ("keep", "leave"):
+        run = [sys.executable, "-c", code, way]
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        found[way] = int(done.stdout)
+    assert found["keep"] < found["leave"] / 10
+
+
 def test_the_cache_goes_where_it_is_told(tmp_path):
     code = "from siamjax import backend; print(backend.enable_compilation_cache())"
     for name, folder in (

@@ -21,16 +21,16 @@ from siamjax.preprocess import Preprocess
 SIZE = (6, 5)
 
 
-def made(head="cosine", seed=0, **options):
+def made(head="cosine", seed=0, views=1, size=SIZE, **options):
     """A comparator of fresh weights: an MLP of 6x5 images to 8 numbers."""
     import jax
 
-    model = Siamese(TOWERS["mlp"](features=(8, 8)), HEADS[head](**options))
-    image = np.zeros((1, *SIZE, 1), np.float32)
+    model = Siamese(TOWERS["mlp"](features=(8, 8)), HEADS[head](**options), views)
+    image = np.zeros((1, *size, 1), np.float32)
     weights = dict(model.init(jax.random.key(seed), image, image))
     weights.setdefault("batch_stats", {})
     encoder = Encoder(model, weights)
-    return Comparator(encoder, Preprocess(SIZE), origin=f"run {seed}")
+    return Comparator(encoder, Preprocess(size), origin=f"run {seed}")
 
 
 def write_people(folder, seed=0):
@@ -106,6 +106,41 @@ def test_every_head_ranks_as_it_compares(head, people):
         assert [match.same for match in answer.matches] == [s >= 0.5 for s in found]
     product = nearest(comparator, gallery.embeddings)
     assert (product is not None) == (head in ("cosine", "euclidean"))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_of_a_shortlist_the_head_ranks_what_is_nearest_by_the_global_vectors(views):
+    comparator = made("relational", views=views, size=(6, 6), **OPTIONS["relational"])
+    gallery = Gallery(comparator)
+    images = np.random.default_rng(0).integers(0, 256, (31, 6, 6), np.uint8)
+    gallery.add([*images[1:]], names=[str(i) for i in range(30)])
+    query, z = images[0], comparator.embed([images[0]])
+    exact = gallery.query(query, top=30)
+    assert gallery.query(query, top=30, shortlist=30) == exact
+
+    def cosine(name):
+        pairs = [np.split(v, views) for v in (gallery.embeddings[int(name)], z[0])]
+        return np.mean([
+            a[:4] @ b[:4] / np.linalg.norm(a[:4]) / np.linalg.norm(b[:4])
+            for a, b in zip(*pairs, strict=True)
+        ])  # fmt: skip
+
+    near = sorted(gallery.names, key=cosine, reverse=True)[:6]
+    wanted = [match for match in exact.matches if match.name in near]
+    found = gallery.query(query, top=3, shortlist=6).matches
+    assert [match.name for match in found] == [match.name for match in wanted[:3]]
+    np.testing.assert_allclose(
+        [m.similarity for m in found], [m.similarity for m in wanted[:3]], atol=1e-6
+    )
+    gallery.remove(near[0])  # the outlines are made anew
+    assert near[0] not in [m.name for m in gallery.query(query, top=6, shortlist=6).matches]
+    with pytest.raises(GalleryError, match="a shortlist of 2 has no 3 best"):
+        gallery.query(query, top=3, shortlist=2)
+
+
+def test_other_heads_have_no_shortlist(gallery, people):
+    with pytest.raises(GalleryError, match="a shortlist is for one net with a relational head"):
+        gallery.query(people / "top.png", top=1, shortlist=3)
 
 
 @pytest.mark.parametrize("head", ["cosine", "euclidean", "weighted_l1"])

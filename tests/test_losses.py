@@ -44,6 +44,8 @@ def test_contrastive_half_is_half_of_it_and_squared_has_its_margin_on_squares():
     np.testing.assert_allclose(losses.contrastive_half(d, same), [0.03125, 2, 0.28125, 0, 0])
     got = losses.contrastive_squared(d, same, margin=1.5)
     np.testing.assert_allclose(got, [0.0625, 4.0, 1.5 - 0.0625, 1.5 - 1.44, 0.0], rtol=1e-5)
+    got = losses.contrastive_squared(d, same)
+    np.testing.assert_allclose(got, [0.0625, 4.0, 1 - 0.0625, 0.0, 0.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,20 @@ def test_it_is_exported_for_any_number_of_images():
     x = images(3)
     expected = tower.apply(variables, x, train=False)
     np.testing.assert_allclose(program.call(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"standardise": True}])
+def test_pooling_first_is_the_same_function_where_a_norm_only_scales_up(options):
+    # Of batch norm's statistics in training it is not: they are those of the maxima then.
+    x = images(side=17)
+    late, variables = made(**options, pool_first=False)
+    early = late.clone(pool_first=True)
+    wanted = jax.tree.map(jnp.shape, early.init(jax.random.key(0), x, train=False))
+    assert jax.tree.map(jnp.shape, variables) == wanted
+    a, b = (tower.apply(variables, x, train=False) for tower in (late, early))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    train = [
+        tower.apply(variables, x, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+        for tower in (late, early)
+    ]
+    assert (train[1]["stem_norm"]["mean"] >= train[0]["stem_norm"]["mean"]).all()
