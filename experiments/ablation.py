@@ -40,8 +40,13 @@ VARIANTS: dict[str, list[str]] = {
     "the whole image": ["data.fit=resize"],
     "twice each warp": [
         "augment.rotation=15", "augment.shear=0.3", "augment.scale=(0.8,1.25)",
-        "augment.translation=3", "augment.elastic=1.2",
+        "augment.translation=4", "augment.elastic=1.6",
     ],
+    "35x35 pixels": [
+        "data.size=(35,35)", "model.head_options.grid=4",
+        "augment.translation=1.5", "augment.elastic=0.6",
+    ],
+    "pool last": ["model.tower_options.pool_first=False"],
     "stroke width": ["augment.stroke=0.5"],
     "the weights, not their mean": ["optimizer.average=0.0"],
     "supervised_contrastive": ["objective.loss=supervised_contrastive"],

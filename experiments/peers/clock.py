@@ -14,7 +14,7 @@ RECIPES = {
     "mnist_cnn": (64, (28, 28, 1)),
     "omniglot": (32, (105, 105, 1)),
     "omniglot_vgg": (8, (105, 105, 3)),
-    "image_pairs": (32, (64, 64, 3)),
+    "image_pairs": (64, (64, 64, 3)),
 }
 
 
