@@ -1,7 +1,8 @@
 """The trainer: dispatches steps, watches them, validates, saves. One for every recipe.
 
 The loop knows no recipe. It keeps one dispatch in flight: while the device works on the next
-steps, the host reads the figures of the last ones.
+steps, the host reads the figures of the last ones. (On a CPU, where both are the same cores,
+`backend.keep_memory` lets each dispatch wait for its steps.)
 """
 
 from __future__ import annotations
