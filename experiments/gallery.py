@@ -8,8 +8,9 @@
 
 `build` takes all images under a folder; the folders within are the labels. `query` prints the
 `--top` most alike, and `unknown` where none reaches the threshold: one of the run's (`calibrated`,
-`accuracy`, `eer`, `far_1`, `far_0.1`) or a similarity. The exit status is 1 if an image could not
-be read; the rest are answered.
+`accuracy`, `eer`, `far_1`, `far_0.1`) or a similarity. A relational head is slow among many images:
+with `--shortlist=200` it compares the 200 whose global vectors are nearest to the query's. The exit
+status is 1 if an image could not be read; the rest are answered.
 """
 
 import json

@@ -93,16 +93,18 @@ def keep_memory() -> None:
     Call it before JAX starts its threads.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    # Names and numbers of malloc.h.
-    options = {"M_MMAP_THRESHOLD": -3, "M_TRIM_THRESHOLD": -1, "M_TOP_PAD": -2, "M_ARENA_MAX": -8}
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return  # another C library
-    mallopt(options["M_MMAP_THRESHOLD"], 2**30)
-    mallopt(options["M_TRIM_THRESHOLD"], 2**31 - 1)
-    mallopt(options["M_TOP_PAD"], 2**26)
-    mallopt(options["M_ARENA_MAX"], 1)
+    options = {  # by their numbers in malloc.h
+        -3: 2**30,  # M_MMAP_THRESHOLD
+        -1: 2**31 - 1,  # M_TRIM_THRESHOLD
+        -2: 2**26,  # M_TOP_PAD
+        -8: 1,  # M_ARENA_MAX
+    }
+    for option, value in options.items():
+        mallopt(option, value)
 
 
 def enable_compilation_cache() -> Path:
