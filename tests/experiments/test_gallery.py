@@ -79,11 +79,17 @@ def test_add_remove_list(place):
     ("arguments", "text"),
     [
         (["find", "--index=g"], "say what to do: gallery build DIR |"),
-        (["build", "--index=g"], "build needs one folder: gallery build DIR |"),
-        (["query", "a.png", "--index=g"], "query needs the run: --workdir=RUN"),
         (["list", "--index=/no/gallery"], "there is no gallery /no/gallery"),
+        pytest.param(
+            ["build", "--index=g"], "build needs one folder: gallery build DIR |",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["query", "a.png", "--index=g"], "query needs the run: --workdir=RUN",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_ends_in_a_sentence(arguments, text):
     done = command(*arguments)
     assert done.returncode == 1
