@@ -60,7 +60,14 @@ def assert_same_state(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        # mnist_best is built of what omniglot_fast and mnist_mlp are.
+        pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem == "mnist_best" else [])
+        for p in CONFIGS
+    ],
+)
 def test_every_recipe_runs_and_leaves_its_outputs(path, tmp_path, tmp_path_factory):
     config = shrunk(path, tmp_path_factory.getbasetemp())
     said = []
