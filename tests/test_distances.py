@@ -52,6 +52,11 @@ def test_lp_by_its_definition_with_a_zero_gradient_at_identical_rows(p):
     np.testing.assert_allclose(away, [[0, 1, 0], last], atol=1e-6)
 
 
+def test_lp_is_euclidean_unless_told_otherwise():
+    a, b = jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    assert float(distances.lp(a, b)[0]) == 5.0
+
+
 def test_lp_has_a_floor_and_refuses_what_is_no_distance():
     assert float(distances.lp(A, A, 3, 8e-3)[0]) == pytest.approx(0.2)
     for p in (0.5, float("inf"), float("nan")):
