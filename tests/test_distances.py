@@ -57,6 +57,13 @@ def test_lp_is_euclidean_unless_told_otherwise():
     assert float(distances.lp(a, b)[0]) == 5.0
 
 
+def test_short_distances_have_no_floor_by_default():
+    a, b = jnp.array([[0.5, 0.0]]), jnp.zeros((1, 2))
+    assert float(distances.l2(a, b)[0]) == float(distances.lp(a, b)[0]) == 0.5
+    assert float(distances.lp(a, b, p=3)[0]) == pytest.approx(0.5)
+    assert distances.unit(a).tolist() == [[1.0, 0.0]]
+
+
 def test_lp_has_a_floor_and_refuses_what_is_no_distance():
     assert float(distances.lp(A, A, 3, 8e-3)[0]) == pytest.approx(0.2)
     for p in (0.5, float("inf"), float("nan")):

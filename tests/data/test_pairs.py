@@ -42,6 +42,26 @@ def test_singletons_may_be_plural():
         class_table(labelled(classes=1, groups=1), singletons=True)
 
 
+def test_two_classes_of_two_images_are_enough():
+    table = class_table(labelled(classes=2, groups=1, each=2))
+    assert table.plural.tolist() == table.contested.tolist() == [0, 1]
+
+
+def test_a_class_without_images_is_in_no_positive_pair():
+    data = LabelledImages(
+        images=np.zeros((3, 2, 2, 1), np.uint8),
+        labels=np.array([0, 0, 1], np.int32),
+        groups=np.array([0, 0, 1], np.int32),
+        drawers=np.full(3, -1, np.int32),
+        class_names=("a", "b", "none"),
+        group_names=("g", "h"),
+    )
+    table = class_table(data, singletons=True)
+    assert table.count.tolist() == [2, 1, 0]
+    assert table.plural.tolist() == [0, 1]
+    assert table.group.tolist() == [0, 1, 1]
+
+
 def test_data_without_pairs_is_refused():
     with pytest.raises(ValueError, match="at least two classes; the data has 1"):
         class_table(labelled(classes=1, groups=1))
