@@ -38,7 +38,6 @@ def shrunk(path, cache_dir):
     small = {"koch": 65, "vgg": 32, "resnet_v2": 32}.get(config.model.tower, 16)
     config.data.size = (small, small)
     config.model.tower_options.update(SMALL.get(config.model.tower, {}))
-    config.model.views = min(2, config.model.views)  # each is compiled by itself
     if config.model.head == "relational":
         config.model.head_options.update(embedding=8, grid=2)  # 2x2 places are left of 16x16
     # An epoch of a table has to pass in a few steps.
