@@ -1,21 +1,48 @@
-"""Commands in a process of their own, as a user starts them."""
+"""Commands in a process of their own, nearly as a user starts them."""
 
+import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+AS_USERS = {"SIAMJAX_TYPECHECK": "0"}
+# What every command imports takes two seconds: one process does, and each command is its fork.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["siamjax.run", "siamjax.inference"])
 
 
 def command(module, *arguments):
     """What `python -m module arguments` did."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"SIAMJAX_TYPECHECK": "0"},  # as users start them, and sooner
-    )  # fmt: skip
+    line = [module, *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        environment = os.environ | AS_USERS
+        kept = os.environ.copy()
+        os.environ.update(AS_USERS)  # the server, started with the first command, inherits it
+        process = SERVER.Process(target=_run, args=(line, environment, out, err))
+        process.start()
+        os.environ.clear()
+        os.environ.update(kept)
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(line, 120, out.read_bytes(), err.read_bytes())
+        return subprocess.CompletedProcess(line, process.exitcode, out.read_text(), err.read_text())
+
+
+def _run(line, environment, out, err):
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv, sys.path[0:0] = line, [str(ROOT)]
+    runpy.run_module(line[0], run_name="__main__", alter_sys=True)
 
 
 def together(module, processes, *arguments, each=None):
@@ -35,7 +62,7 @@ def together(module, processes, *arguments, each=None):
                 *(each[i] if each else ()),
             ],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"XLA_FLAGS": flags, "SIAMJAX_TYPECHECK": "0"},
+            env=os.environ | AS_USERS | {"XLA_FLAGS": flags},
         )
         for i in range(processes)
     ]  # fmt: skip

@@ -7,14 +7,17 @@ from pathlib import Path
 os.environ["SIAMJAX_TYPECHECK"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level=0"  # half the time to compile; these tests do little else
-)
+    "--xla_force_host_platform_device_count=8"
+    # Less than half the time to compile, and these tests do little else.
+    " --xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false "
+) + os.environ.get("XLA_FLAGS", "")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "siamjax-test-compile-cache")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Decoded images: not the user's own, and drawn once for all tests and their processes.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "siamjax-test-cache")
 
 import sys
 
@@ -45,5 +48,6 @@ def trained_run(tmp_path_factory) -> Path:
     from siamjax import run
 
     folder = tmp_path_factory.mktemp("trained")
-    run.train(shrunk(recipe_file("omniglot_fast"), folder), folder, lambda _: None)
+    cache = tmp_path_factory.getbasetemp()
+    run.train(shrunk(recipe_file("omniglot_fast"), cache), folder, lambda _: None)
     return folder

@@ -42,7 +42,9 @@ def shrunk(path, cache_dir):
         config.model.head_options.update(embedding=8, grid=2)  # 2x2 places are left of 16x16
     # An epoch of a table has to pass in a few steps.
     config.batch_size = 480 if config.pairs.scheme in ("all-once", "consecutive") else 12
-    config.train.update(steps=4, epochs=1, log_every=2, devices=1)
+    # The doctor is a second program to compile, a third of such a run.
+    config.train.update(steps=4, epochs=1, log_every=2, devices=1, doctor=False)
+    config.model.views = min(2, config.model.views)
     config.eval.update(every=2, way=5, trials=min(20, config.eval.trials), pairs=40)
     # An epoch of fixed pairs has some hundred steps, and a checkpoint takes longer than a step.
     config.checkpoint.every = 2 if config.train.mode == "iterations" else 50

@@ -1,11 +1,10 @@
 import csv
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from commands import command
 from PIL import Image
 from shrunk import pair_folder
 
@@ -82,12 +81,12 @@ def test_each_distinct_image_is_embedded_once(comparator, pictures, monkeypatch)
 
 def test_the_command_prints_what_python_returns(comparator, workdir, pictures):
     paths, _ = pictures
-    line = [sys.executable, "-m", "experiments.predict", f"--workdir={workdir}"]
-    line += map(str, paths[:2])
     expected = comparator.similarity(paths[0], paths[1])
 
     def printed(*options):
-        return subprocess.run([*line, *options], capture_output=True, text=True, check=True).stdout
+        done = command("experiments.predict", f"--workdir={workdir}", *paths[:2], *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     text = printed()
     assert text.startswith(f"similarity {expected:.4f}: ")

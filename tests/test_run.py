@@ -6,17 +6,24 @@ import signal
 import jax
 import numpy as np
 import pytest
-from shrunk import CONFIGS, recipe_file, shrunk
+from shrunk import CONFIGS, SMALL, recipe_file, shrunk
 
+from siamjax import config as configuration
 from siamjax import recipe, run
 from siamjax.training.checkpoint import LATEST, CheckpointStore
 from siamjax.training.loop import TrainingDivergedError
 from siamjax.training.writer import MetricsLog
 
+# Built of what omniglot_fast and mnist_mlp are; and what the fixture `trained_run` is.
+AS_OTHERS = ("mnist_best", "omniglot_fast")
+
 
 def fast_config(cache):
+    """A recipe with statistics, averaged weights and warps, and a tower that compiles quickly."""
     with shrunk(recipe_file("omniglot_fast"), cache).unlocked() as config:
         config.optimizer.schedule = "constant"
+        config.model.tower = "small_cnn"
+        config.model.tower_options = configuration.options(**SMALL["small_cnn"])
     return config
 
 
@@ -62,14 +69,11 @@ def assert_same_state(a, b):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        # mnist_best is built of what omniglot_fast and mnist_mlp are.
-        pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem == "mnist_best" else [])
-        for p in CONFIGS
-    ],
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in AS_OTHERS)) for p in CONFIGS],
 )
 def test_every_recipe_runs_and_leaves_its_outputs(path, tmp_path, tmp_path_factory):
-    config = shrunk(path, tmp_path_factory.getbasetemp())
+    with shrunk(path, tmp_path_factory.getbasetemp()).unlocked() as config:
+        config.train.doctor = True
     said = []
     assert run.train(config, tmp_path, said.append)
     names = {p.name for p in tmp_path.iterdir()}
@@ -181,7 +185,9 @@ def test_other_data_are_refused(fast):
         run.check_resumable(about(fast), about(fast, fingerprint="g", summary="fewer images"))
 
 
-def test_nan_stops_with_the_step_and_the_module(fast, tmp_path, monkeypatch):
+def test_nan_stops_with_the_step_and_the_module(tmp_path, tmp_path_factory, monkeypatch):
+    config = shrunk(recipe_file("omniglot_fast"), tmp_path_factory.getbasetemp())
+
     def poisoned(*arguments, create=recipe.create_state):
         state = create(*arguments)
         params = state.params
@@ -191,5 +197,5 @@ def test_nan_stops_with_the_step_and_the_module(fast, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "create_state", poisoned)
     expected = "step 1: the output of tower/block2/norm1"
     with pytest.raises(TrainingDivergedError, match=expected) as e:
-        run.train(fast, tmp_path, lambda _: None)
+        run.train(config, tmp_path, lambda _: None)
     assert "learning_rate" in str(e.value)

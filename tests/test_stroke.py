@@ -17,6 +17,7 @@ def images(n, h=9, w=7, c=1, seed=0):
 
 
 width = jax.jit(stroke.stroke_width, static_argnames="fill")
+amounts = jax.jit(stroke.amounts, static_argnames=("probability", "stroke"))
 
 
 @pytest.mark.parametrize("fill", [0.0, 1.0])
@@ -83,16 +84,14 @@ def test_mirrors_turns_and_the_negative_change_nothing():
 
 
 def test_amounts_follow_the_keys_and_fill_their_range():
-    found = np.asarray(stroke.amounts(keys(600), probability=1.0, stroke=0.5))
+    found = np.asarray(amounts(keys(600), probability=1.0, stroke=0.5))
     assert -0.5 <= found.min() < -0.45
     assert 0.45 < found.max() < 0.5
     assert abs(found.mean()) < 0.05
-    np.testing.assert_array_equal(
-        stroke.amounts(keys(600)[5:9], probability=1.0, stroke=0.5), found[5:9]
-    )
-    few = np.asarray(stroke.amounts(keys(600), probability=0.3, stroke=0.5))
+    np.testing.assert_array_equal(amounts(keys(600)[5:9], probability=1.0, stroke=0.5), found[5:9])
+    few = np.asarray(amounts(keys(600), probability=0.3, stroke=0.5))
     assert 0.23 < (few != 0).mean() < 0.37
-    assert not np.asarray(stroke.amounts(keys(9), probability=0.0, stroke=0.5)).any()
+    assert not np.asarray(amounts(keys(9), probability=0.0, stroke=0.5)).any()
 
 
 def config(**keys):
@@ -105,18 +104,18 @@ def config(**keys):
 def test_it_comes_before_the_warp_and_leaves_its_draw_alone():
     batch, some = images(4), keys(4)
     whole = config()
-    both = augment.from_config(whole.augment, fill=1.0)(some, batch)
+    both = jax.jit(augment.from_config(whole.augment, fill=1.0))(some, batch)
     whole.augment.stroke = 0.0
-    warp = augment.from_config(whole.augment, fill=1.0)
-    amounts = stroke.amounts(some, probability=1.0, stroke=0.5)
-    np.testing.assert_array_equal(both, warp(some, stroke.stroke_width(batch, amounts, fill=1.0)))
+    warp = jax.jit(augment.from_config(whole.augment, fill=1.0))
+    drawn = amounts(some, probability=1.0, stroke=0.5)
+    np.testing.assert_array_equal(both, warp(some, width(batch, drawn, fill=1.0)))
     assert np.abs(both - warp(some, batch)).max() > 0.05
 
 
 def test_a_shared_map_and_turns_still_apply():
     batch, some = images(2, h=8, w=8), keys(2)
     whole = config(augment__shared=1.0)
-    warp = augment.from_config(whole.augment, fill=0.0)
+    warp = jax.jit(augment.from_config(whole.augment, fill=0.0))
     turned = warp(some, batch, jnp.array([1, 2]), some)
     assert np.abs(turned - warp(some, batch, jnp.array([0, 0]), some)).max() > 0.1
     assert np.abs(turned - warp(some, batch, jnp.array([1, 2]), keys(2, 1))).max() > 0.1

@@ -49,7 +49,6 @@ def test_two_images_become_a_picture(place):
         assert image.size == (1100, 760)
 
 
-@pytest.mark.slow
 def test_one_image_explains_nothing(place):
     image = place / "photos/class0/0.png"
     done = command("experiments.explain", image, f"--workdir={place / 'run'}", "--out=x.png")

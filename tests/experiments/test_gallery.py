@@ -58,7 +58,6 @@ def test_build_and_query(place):
     assert " < 0.999)" in done.stdout
 
 
-@pytest.mark.slow
 def test_add_remove_list(place):
     people, index, white = place / "people", place / "more.gallery", place / "grey.png"
     flags = f"--workdir={place / 'run'}", f"--index={index}"
@@ -80,14 +79,8 @@ def test_add_remove_list(place):
     [
         (["find", "--index=g"], "say what to do: gallery build DIR |"),
         (["list", "--index=/no/gallery"], "there is no gallery /no/gallery"),
-        pytest.param(
-            ["build", "--index=g"], "build needs one folder: gallery build DIR |",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["query", "a.png", "--index=g"], "query needs the run: --workdir=RUN",
-            marks=pytest.mark.slow,
-        ),
+        (["build", "--index=g"], "build needs one folder: gallery build DIR |"),
+        (["query", "a.png", "--index=g"], "query needs the run: --workdir=RUN"),
     ],
 )  # fmt: skip
 def test_a_mistake_ends_in_a_sentence(arguments, text):

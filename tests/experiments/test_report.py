@@ -1,11 +1,8 @@
 """The command, in processes of its own: on a run with its data, with other data, and without."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import optax
+import pytest
+from commands import command
 from untrained import untrained_run
 
 from siamjax import config as configuration
@@ -14,28 +11,6 @@ from siamjax.preprocess import preprocess_of
 from siamjax.recipe import build_model
 from siamjax.training.checkpoint import BEST, CheckpointStore
 from siamjax.training.state import create_state
-
-ROOT = Path(__file__).resolve().parents[2]
-SEVERAL = """
-import sys
-from absl import flags
-from experiments import report
-
-flags.FLAGS(["report"])
-for line in sys.stdin.read().splitlines():
-    for flag in flags.FLAGS.get_key_flags_for_module(report):
-        flag.unparse()
-    flags.FLAGS(["report", *line.split()])
-    print("#", line)
-    report.main(["report"])
-"""
-
-
-def python(*arguments, **more):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, **more,
-    )  # fmt: skip
 
 
 def glyph_run(folder, fingerprint=None):
@@ -63,33 +38,27 @@ def glyph_run(folder, fingerprint=None):
         store.save(BEST, state, about)
 
 
-def three_runs(folder):
-    """What the command prints and writes of three runs, in one process."""
-    glyph_run(folder / "glyphs")
-    glyph_run(folder / "changed", fingerprint="of other data")
-    untrained_run(folder / "lost")
-    few = "--trials=20 --num_pairs=80"
-    lines = (
-        f"--workdir={folder}/glyphs {few} --out={folder}/page.html --split=validation",
-        f"--workdir={folder}/changed {few}",
-        f"--workdir={folder}/lost",
-    )
-    ran = python("-c", SEVERAL, input="\n".join(lines), env=without_data(folder))
-    assert ran.returncode == 0, ran.stderr
-    texts = [part.partition("\n")[2] for part in ran.stdout.split("# ")[1:]]
-    pages = folder / "page.html", folder / "changed/report.html", folder / "lost/report.html"
-    return list(zip(texts, [page.read_text(encoding="utf-8") for page in pages], strict=True))
+@pytest.fixture(autouse=True)
+def without_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIAMJAX_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("no_proxy", "")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
-def without_data(folder):
-    return {**os.environ, "SIAMJAX_DATA": str(folder / "nowhere"), "no_proxy": "",
-            "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # fmt: skip
+def reported(*arguments):
+    """What the command prints."""
+    done = command("experiments.report", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_runs_with_their_data_with_others_and_without(tmp_path):
-    own, changed, lost = three_runs(tmp_path)
-
-    text, page = own
+    few = "--trials=20", "--num_pairs=80"
+    glyph_run(tmp_path / "glyphs")
+    out = tmp_path / "page.html"
+    text = reported(f"--workdir={tmp_path}/glyphs", *few, f"--out={out}", "--split=validation")
+    page = out.read_text(encoding="utf-8")
     assert text.startswith("data: glyphs, split validation: ")
     assert "page.html: 0." in text
     assert "NOTE" not in text
@@ -99,17 +68,21 @@ def test_runs_with_their_data_with_others_and_without(tmp_path):
     assert page.count("<img ") > 4
     assert "could not" not in page
 
-    text, page = changed
+    glyph_run(tmp_path / "changed", fingerprint="of other data")
+    text = reported(f"--workdir={tmp_path}/changed", *few)
+    page = (tmp_path / "changed/report.html").read_text(encoding="utf-8")
     assert "NOTE: the data have changed since the training" in text
     assert page.index("the data have changed since") < page.index("one-shot accuracy, within")
 
-    text, page = lost
+    untrained_run(tmp_path / "lost")
+    text = reported(f"--workdir={tmp_path}/lost")
+    page = (tmp_path / "lost/report.html").read_text(encoding="utf-8")
     assert text.startswith("NOTE: the run's data could not be had: ")
     assert "Not measured: the run&#x27;s data could not be had" in page
 
 
 def test_a_folder_that_is_no_run_ends_in_a_sentence(tmp_path):
-    ran = python("-m", "experiments.report", f"--workdir={tmp_path}")
+    ran = command("experiments.report", f"--workdir={tmp_path}")
     assert ran.returncode == 1
     assert ran.stderr.startswith("error: ")
     assert "is this the folder of a run (--workdir)?" in ran.stderr

@@ -16,7 +16,7 @@ def rows(n, seed):
 @pytest.fixture(scope="module")
 def variables():
     """Fresh parameters, moved a little: biases are 0 and norms 1 at the start."""
-    fresh = HEAD.init(jax.random.key(0), rows(2, 1), rows(2, 2))
+    fresh = jax.jit(HEAD.init)(jax.random.key(0), rows(2, 1), rows(2, 2))
     key = jax.random.key(3)
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape), fresh)
 

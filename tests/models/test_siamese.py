@@ -52,7 +52,13 @@ def test_an_embedding_does_not_depend_on_the_rest_of_the_batch(built):
 
 
 @pytest.mark.parametrize(
-    ("head", "views"), [("cosine", 4), ("euclidean", 8), ("relational", 4), ("relational", 6)]
+    ("head", "views"),
+    [
+        pytest.param("cosine", 4, marks=pytest.mark.slow),
+        ("euclidean", 8),
+        ("relational", 4),
+        pytest.param("relational", 6, marks=pytest.mark.slow),
+    ],
 )
 def test_views_average_the_comparisons_of_turned_and_mirrored_images(head, views):
     options = {"embedding": 4, "grid": 3, "channels": 2, "hidden": 3}

@@ -208,7 +208,7 @@ HEAVY = (
 def test_healthy_runs_of_every_recipe_hear_nothing(path, tmp_path_factory):
     config = shrunk(path, tmp_path_factory.getbasetemp())
     with config.unlocked():
-        config.train.update(steps=160, epochs=20)
+        config.train.update(steps=160, epochs=20, doctor=True)
     said, figures = watched(config, load(config), at=(0, 60, 100, 130))
     assert told(said) == ""
     assert np.isfinite(figures["loss_over_constant"])

@@ -52,9 +52,9 @@ def test_training_on_features_is_training_on_images(tmp_path):
     "changes",
     [
         {"augment.name": "affine"},
-        {"optimizer.frozen": ()},
+        pytest.param({"optimizer.frozen": ()}, marks=pytest.mark.slow),
         {"model.cache_features": False},
-        {"model.tower_options.frozen": False},
+        pytest.param({"model.tower_options.frozen": False}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -81,7 +81,9 @@ def reference(request):
     return request.param, *run(request.param, ONE, steps=4, dispatch=1)
 
 
-@pytest.mark.parametrize(("devices", "dispatch"), [(ONE, 2), (EIGHT, 1), (EIGHT, 2)])
+@pytest.mark.parametrize(
+    ("devices", "dispatch"), [(ONE, 2), (EIGHT, 1), pytest.param(EIGHT, 2, marks=pytest.mark.slow)]
+)
 def test_scan_and_pmap_equal_jit(reference, devices, dispatch):
     kind, expected, expected_figures = reference
     state, figures = run(kind, devices, steps=4, dispatch=dispatch)

@@ -118,11 +118,11 @@ def recipe(cache, name, limit, devices=1):
         config.data.resident_limit = limit
         config.model.update(tower="mlp", init="glorot")
         config.model.tower_options = running.configuration.options(features=(8,))
-        config.train.update(steps_per_dispatch="2", devices=devices)
+        config.train.update(steps_per_dispatch="2", devices=devices, doctor=True)
     return config
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_whole_run_streams_above_the_limit(devices, tmp_path, tmp_path_factory, monkeypatch):
     for name in ("write_outputs", "write_report"):
         monkeypatch.setattr(running, name, lambda *_, **__: None)
