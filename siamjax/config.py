@@ -239,7 +239,8 @@ def from_json(saved: str | Mapping[str, Any]) -> ConfigDict:
         )
     config = base()
     for section in ("tower_options", "head_options"):  # free-form: each tower has its own
-        config.model[section] = ConfigDict(parsed["config"]["model"][section])
+        values = parsed["config"]["model"][section]
+        config.model[section] = ConfigDict({key: _tuples(values[key]) for key in values})
     _fill(config, parsed["config"])
     return config.lock()
 

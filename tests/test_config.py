@@ -19,11 +19,12 @@ def test_base_is_valid_and_survives_json():
 def test_json_keeps_overrides_options_and_nested_tuples():
     config = configuration.base()
     config.batch_size = 7
-    config.model.tower_options.width = 5
+    config.model.tower_options = configuration.options(width=5, features=(8, (4, 2)))
     config.objective.l2 = (("tower/.*", 0.5),)
     config.data.dir = "/somewhere"
     again = configuration.from_json(json.loads(configuration.to_json(config)))
-    assert (again.batch_size, again.model.tower_options.width) == (7, 5)
+    assert again.batch_size == 7
+    assert again.model.tower_options.to_dict() == {"width": 5, "features": (8, (4, 2))}
     assert again.objective.l2 == (("tower/.*", 0.5),)
     assert again.data.dir == "/somewhere"
 
