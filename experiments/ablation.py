@@ -46,6 +46,7 @@ VARIANTS: dict[str, list[str]] = {
         "data.size=(35,35)", "model.head_options.grid=4",
         "augment.translation=1.5", "augment.elastic=0.6",
     ],
+    "self-attention": ["model.tower_options.attention=4"],
     "pool last": ["model.tower_options.pool_first=False"],
     "stroke width": ["augment.stroke=0.5"],
     "the weights, not their mean": ["optimizer.average=0.0"],

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from siamjax.models.attention import SelfAttention
 from siamjax.models.convolution import ConvPool, max_pool
 from siamjax.models.standardised import StandardisedConv
 from siamjax.types import typed
@@ -115,6 +116,7 @@ class SmallResNet(nn.Module):
             its authors pair that with group norm.
         pool_first: whether the stem pools before it normalises. On one channel convolution and pool
             then are one operation on a CPU, which never stores the map before the pool.
+        attention: heads of a self-attention over the last map (`models/attention.py`); 0 for none.
         axis: name of the device axis to share batch statistics over, or None.
         dtype: of the computation; parameters are float32.
 
@@ -131,6 +133,7 @@ class SmallResNet(nn.Module):
     groups: int = 16
     standardise: bool = False
     pool_first: bool = False
+    attention: int = 0
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
 
@@ -152,6 +155,8 @@ class SmallResNet(nn.Module):
         for name, features in (("block1", self.width), ("block2", 2 * self.width)):
             x = max_pool(ResidualBlock(features, layers, name=name)(x, train=train))
         x = ResidualBlock(4 * self.width, layers, name="block3")(x, train=train)
+        if self.attention:
+            x = SelfAttention(self.attention, self.dtype, name="attention")(x)
         z = nn.Dense(self.embedding, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1))
         if not self.tokens:
             return z
