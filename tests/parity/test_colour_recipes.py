@@ -141,7 +141,10 @@ def on_features(model, params, batch_stats, images):
     return rest, flat.reshape(*images.shape[:3], *flat.shape[1:])
 
 
-@pytest.mark.parametrize("once", [False, True], ids=["images", "features"])
+@pytest.mark.parametrize(
+    "once",
+    [pytest.param(False, id="images", marks=pytest.mark.slow), pytest.param(True, id="features")],
+)
 def test_three_steps_of_image_pairs(tmp_path, once):
     """With the frozen backbone in the step, and run once an image before the first step."""
     pytest.importorskip("h5py")

@@ -37,8 +37,16 @@ def losses(devices, step, state, feed, steps):
     return found
 
 
-@pytest.mark.parametrize("kind", ["pairs", "sets"])
-@pytest.mark.parametrize("devices", [ONE, EIGHT], ids=["one", "eight"])
+@pytest.mark.parametrize(
+    ("kind", "devices"),
+    [
+        ("pairs", ONE),
+        ("sets", EIGHT),
+        pytest.param("sets", ONE, marks=pytest.mark.slow),
+        pytest.param("pairs", EIGHT, marks=pytest.mark.slow),
+    ],
+    ids=["one-pairs", "eight-sets", "one-sets", "eight-pairs"],
+)
 def test_losses_are_those_of_resident_images(kind, devices):
     step, state = build(kind, devices.axis)
     resident = Feed(DATA.images, DATA.table, epoch=4)
