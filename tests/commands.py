@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_USERS = {"SIAMJAX_TYPECHECK": "0"}
@@ -21,13 +22,9 @@ def command(module, *arguments):
     line = [module, *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        environment = os.environ | AS_USERS
-        kept = os.environ.copy()
-        os.environ.update(AS_USERS)  # the server, started with the first command, inherits it
-        process = SERVER.Process(target=_run, args=(line, environment, out, err))
-        process.start()
-        os.environ.clear()
-        os.environ.update(kept)
+        with patch.dict(os.environ, AS_USERS):  # the server starts with the first command
+            process = SERVER.Process(target=_run, args=(line, dict(os.environ), out, err))
+            process.start()
         process.join(120)
         if process.exitcode is None:
             process.kill()

@@ -42,7 +42,7 @@ def shrunk(path, cache_dir):
         config.model.head_options.update(embedding=8, grid=2)  # 2x2 places are left of 16x16
     # An epoch of a table has to pass in a few steps.
     config.batch_size = 480 if config.pairs.scheme in ("all-once", "consecutive") else 12
-    # The doctor is a second program to compile, a third of such a run.
+    # The doctor is a second program to compile, and takes up to a third of such a run.
     config.train.update(steps=4, epochs=1, log_every=2, devices=1, doctor=False)
     config.model.views = min(2, config.model.views)
     config.eval.update(every=2, way=5, trials=min(20, config.eval.trials), pairs=40)

@@ -47,10 +47,6 @@ def test_two_images_become_a_picture(place):
     assert done.stdout.startswith(f"{place / 'why.png'}: similarity {expected:.4f}: ")
     with Image.open(place / "why.png") as image:
         assert image.size == (1100, 760)
-
-
-def test_one_image_explains_nothing(place):
-    image = place / "photos/class0/0.png"
-    done = command("experiments.explain", image, f"--workdir={place / 'run'}", "--out=x.png")
+    done = command("experiments.explain", images[0], f"--workdir={place / 'run'}", "--out=x.png")
     assert done.returncode == 1
     assert "error: give two images" in done.stderr

@@ -78,11 +78,11 @@ def test_add_remove_list(place):
     ("arguments", "text"),
     [
         (["find", "--index=g"], "say what to do: gallery build DIR |"),
-        (["list", "--index=/no/gallery"], "there is no gallery /no/gallery"),
         (["build", "--index=g"], "build needs one folder: gallery build DIR |"),
         (["query", "a.png", "--index=g"], "query needs the run: --workdir=RUN"),
+        (["list", "--index=/no/gallery"], "there is no gallery /no/gallery"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_ends_in_a_sentence(arguments, text):
     done = command(*arguments)
     assert done.returncode == 1
