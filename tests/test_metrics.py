@@ -13,6 +13,7 @@ from siamjax.metrics import (
     one_shot_scores,
     platt,
     roc_auc,
+    threshold_at_false_accepts,
     wilson_interval,
 )
 
@@ -72,7 +73,7 @@ def test_one_shot_is_the_mean_over_ways_of_breaking_ties(scores, seed):
     [
         (np.zeros((0, 5)), np.zeros(0, int), "no trials"),
         (
-            np.array([[0.0, np.nan], [1.0, 2.0]]),
+            np.array([[np.nan, np.nan], [1.0, 2.0]]),
             np.array([0, 0]),
             "1 of 2 one-shot trials have NaN",
         ),
@@ -122,6 +123,8 @@ def test_wilson_solves_its_equation(trials, share, level):
         ((0, 0), "at least one trial"),
         ((6, 5), "successes <= trials; got 6 of 5"),
         ((-1, 5), "got -1 of 5"),
+        ((1, 5, 0), "between 0 and 1; got 0"),
+        ((1, 5, 1), "between 0 and 1; got 1"),
         ((1, 5, 95), "between 0 and 1; got 95: 0.95 means 95 %"),
     ],
 )
@@ -205,6 +208,23 @@ def test_best_accuracy_is_the_best_of_all_thresholds(drawn):
     assert accuracy_at(scores, same, threshold) == accuracy
 
 
+@given(pairs(), st.sampled_from([0.0, 0.01, 0.25, 1.0]))
+@settings(deadline=None)
+def test_threshold_at_false_accepts_is_the_lowest_that_holds(drawn, rate):
+    scores, same = drawn
+    cut = threshold_at_false_accepts(scores, same, rate)
+    assert rates(scores, same, cut)[0] <= rate
+    for lower in scores[scores < cut]:
+        assert rates(scores, same, lower)[0] > rate
+
+
+def test_threshold_at_false_accepts_by_hand():
+    scores, same = np.array([0.9, 0.8, 0.6, 0.4, 0.2]), np.array([T, F, F, F, F])
+    assert threshold_at_false_accepts(scores, same, 0.25) == pytest.approx(0.7), "one of four"
+    assert threshold_at_false_accepts(scores, same, 0.24) == pytest.approx(0.85)
+    assert threshold_at_false_accepts(scores, same, 1.0) == pytest.approx(0.2)
+
+
 def test_thresholds_lie_midway_and_in_the_widest_gap():
     scores = np.array([0.9, 0.8, 0.2, 0.1])
     assert best_accuracy(scores, np.array([T, T, F, F])) == (1.0, 0.5)
@@ -212,6 +232,12 @@ def test_thresholds_lie_midway_and_in_the_widest_gap():
     scores = np.array([0.9, 0.85, 0.8, 0.6, 0.4, 0.0])
     same = np.array([T, F, T, F, T, F])
     assert best_accuracy(scores, same) == (pytest.approx(4 / 6), pytest.approx(0.2))
+    # The first gap is the widest; and accepting all, or nothing, has none.
+    scores = np.array([1.0, 0.4, 0.3, 0.25])
+    assert best_accuracy(scores, np.array([T, F, T, F])) == (0.75, pytest.approx(0.7))
+    scores, same = np.array([0.9, 0.5, 0.4]), np.array([T, F, T])
+    assert best_accuracy(scores, same) == (pytest.approx(2 / 3), pytest.approx(0.7))
+    assert best_accuracy(-scores, ~same) == (pytest.approx(2 / 3), pytest.approx(-0.7))
 
 
 def test_accepting_all_or_nothing_can_be_best():
@@ -291,3 +317,28 @@ def test_platt_of_separable_or_inverted_scores_is_finite_and_never_turns_round()
     assert platt(scores, ~same)[0] == 0.0
     with pytest.raises(ValueError):
         platt(scores, np.ones(4, bool))
+
+
+def test_platt_of_constant_scores_is_the_mean_of_the_targets():
+    slope, offset = platt(np.ones(4), np.array([T, F, F, F]))
+    # Of one same pair the target is 2/3, of three different ones 1/5; both kinds weigh a half.
+    mean = (2 / 3 + 1 / 5) / 2
+    assert slope == 0.0
+    assert offset == pytest.approx(np.log(mean / (1 - mean)))
+
+
+@pytest.mark.parametrize("outlier", [30.0, 1000.0])
+def test_platt_finds_the_minimum_where_a_whole_step_of_newton_leaps_over_it(outlier):
+    scores = np.array([0.0, 0.1, 0.2, 0.3, 0.4, outlier])
+    same = np.array([F, F, F, T, T, T])
+    slope, offset = platt(scores, same)
+
+    def cost(slope, offset):
+        z = slope * scores + offset
+        return np.mean(np.logaddexp(0, z) - np.where(same, 0.8, 0.2) * z)
+
+    found = cost(slope, offset)
+    for factor in (0.99, 1.01):
+        assert found <= cost(slope * factor, offset)
+        assert found <= cost(slope, offset * factor)
+        assert found <= cost(slope * factor, offset * factor)

@@ -158,6 +158,14 @@ def test_classes_with_too_few_images_are_left_out():
         assert 2 not in images.labels[e.support]
 
 
+def test_two_images_by_one_drawer_are_no_two_drawers():
+    images = drawn((5,), drawers=3, each=2, missing={(2, 1), (2, 2)})
+    e = within_alphabet(images, way=4, shot=1, trials=30, seed=0)
+    assert 2 not in images.labels[e.support]
+    with pytest.raises(ValueError, match="'g0', has 4 of them"):
+        within_alphabet(images, way=5, shot=1, trials=1, seed=0)
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -182,6 +190,14 @@ def test_classes_with_too_few_images_are_left_out():
         (
             lambda: random_class(drawn(drawers=1), way=2, shot=1, trials=1, seed=0),
             r"there are 0 of them: give more images",
+        ),
+        (
+            lambda: within_alphabet(drawn((2, 2)), way=3, shot=1, trials=1, seed=0),
+            r"has 2 of them: set eval\.way to at most 2",
+        ),
+        (
+            lambda: random_class(drawn(drawers=2), way=2, shot=2, trials=1, seed=0),
+            r"there are 0 of them: lower eval\.shot, or give more images",
         ),
         (
             lambda: within_alphabet(drawn(), way=1, shot=1, trials=1, seed=0),
@@ -242,3 +258,12 @@ def test_the_two_koch_runs_of_an_alphabet_differ():
     for seed in range(5):
         drawers = images.drawers[koch_within(images, seed=seed).query].reshape(10, 2, 20)[:, :, 0]
         assert (drawers[:, 0] != drawers[:, 1]).all()
+
+
+def test_a_drawer_who_missed_a_character_is_in_no_koch_run_of_its_alphabet():
+    images = drawn((20,) * 11, drawers=4, missing={(5, 0), (5, 1), (5, 2), (25, 3)})
+    e = koch_within(images, seed=0)
+    groups = images.groups[e.query]
+    assert 0 not in groups, "one drawer alone drew all of it"
+    assert 3 not in images.drawers[e.query][groups == 1]
+    check_trials(images, e, 20, 1, 400)

@@ -49,6 +49,19 @@ def test_another_seed_gives_other_pairs():
         assert rows(scheme(labels, 0)) != rows(scheme(labels, 1))
 
 
+def test_tables_of_a_seed_stay_what_they_were():
+    labels = np.repeat(np.arange(4), 3)
+    table = all_once(labels, 7)
+    assert table.right.tolist()[:12] == [1, 10, 2, 5, 0, 10, 4, 1, 3, 6, 4, 11]
+    table = consecutive(labels, 7)
+    assert table.left.tolist() == [0, 0, 1, 1, 3, 3, 4, 4, 6, 6, 7, 7, 9, 9, 10, 10]
+    assert table.right.tolist() == [1, 9, 2, 4, 4, 0, 5, 1, 7, 0, 8, 10, 10, 0, 11, 7]
+    table = distinct(labels, 7, 8)
+    assert table.left.tolist() == [9, 0, 6, 1, 2, 4, 3, 2]
+    assert table.right.tolist() == [11, 2, 9, 2, 3, 10, 4, 6]
+    assert table.same.tolist() == [True, True, False, True, False, False, True, False]
+
+
 def test_the_names():
     assert list(PAIR_TABLES.items()) == [("all-once", all_once), ("consecutive", consecutive)]
 
@@ -213,6 +226,8 @@ def test_check_table_reports_all_faults_at_once():
         "  - 1 rows say that an image differs from itself: rows 1\n"
         "  - no pair is of one class: without one nothing can be learned"
     )
+    with pytest.raises(ValueError, match=r"2 rows point outside the 3 images: rows 1, 2"):
+        check_table(table_of((0, 1, True), (3, 2, False), (1, -1, False)), 3)
     with pytest.raises(ValueError, match="no pair is of different classes"):
         check_table(table_of((0, 1, True)), 3)
     with pytest.raises(ValueError, match="1 rows contradict the labels: rows 1"):

@@ -126,6 +126,8 @@ def test_errors():
     z, e = np.zeros((60, 2)), episodes()
     with pytest.raises(ValueError, match=r"point at image \d+, but there are 10 embeddings: embed"):
         evaluate(z[:10], near, e)
+    with pytest.raises(ValueError, match=r"point at image 59, but there are 59 embeddings"):
+        evaluate(z[:59], near, Episodes(e.query, np.full_like(e.support, 59), e.answer, "p"))
     with pytest.raises(ValueError, match=r"shape \(1024,\) for 1024 pairs; got \(1024, 1\)"):
         evaluate(z, lambda a, b: np.zeros((len(a), 1)), e)
     with pytest.raises(ValueError, match="40 of 40 one-shot trials have NaN scores"):

@@ -102,10 +102,20 @@ def test_reliability_does_not_depend_on_how_many_different_pairs_were_drawn():
     assert two.pairs.sum() == 8
 
 
+def test_reliability_by_hand():
+    # One pair of each kind: each weighs a half, and is off by 0.1 and by 0.3.
+    table = reliability(np.array([0.9, 0.3]), np.array([True, False]))
+    assert table.error == pytest.approx(0.2)
+    # Of one kind alone: off by 0.1 and 0.2, in two bins.
+    table = reliability(np.array([0.9, 0.8]), np.array([True, True]))
+    assert table.error == pytest.approx(0.15)
+
+
 def test_reliability_at_the_ends():
     table = reliability(np.array([0.0, 1.0, 1.0]), np.array([False, True, True]))
     assert table.error == 0.0
     assert (table.pairs[0], table.pairs[-1]) == (1, 2)
+    assert len(table.pairs) == len(table.found) == 15
     assert np.isnan(table.found[1:-1]).all()
 
 
@@ -143,6 +153,31 @@ def test_confused_classes_agree_with_a_loop():
     assert confused_classes(left, right, np.zeros(300, bool)) == []
 
 
+def test_lists_of_errors_have_an_end():
+    scores = np.arange(60.0)
+    assert len(hardest(scores, scores >= 0, most_alike=True)) == 50
+    left, right = np.triu_indices(8, 1)  # 28 pairs of classes
+    assert len(confused_classes(left, right, np.full(28, True))) == 20
+
+
+def test_of_classes_confused_as_often_the_larger_share_comes_first():
+    left, right = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 1, 1, 2, 2, 3])
+    accepted = np.array([True, False, False, True, False, True])
+    expected = [(1, 3, 1, 1), (1, 2, 1, 2), (0, 1, 1, 3)]
+    assert confused_classes(left, right, accepted) == expected
+
+
+def test_pairs_at_the_threshold_and_the_order_of_what_was_missed():
+    similarity = np.array([0.5, 0.2, 0.1, 0.5])
+    same = np.array([True, True, True, False])
+    names = [(f"l{i}", f"r{i}") for i in range(4)]
+    card = DecisionCard((1.0, 0.0), {"calibrated": 0.5})
+    v = verify(similarity, same, similarity, card, pairs="four", names=names)
+    assert v.false_accepts == [("l3", "r3", 0.5)]
+    assert v.false_rejects == [("l2", "r2", 0.1), ("l1", "r1", 0.2)], "the worst first"
+    assert verify(similarity, same, similarity, None, pairs="four", names=names).at == {}
+
+
 def test_all_of_it_by_hand():
     similarity = np.array([0.9, 0.7, 0.2, 0.8, 0.6, 0.1])
     same = np.array([True, True, True, False, False, False])
@@ -164,7 +199,8 @@ def test_all_of_it_by_hand():
     assert v.false_accepts == [("l3", "r3", 0.8), ("l4", "r4", 0.6)]
     assert v.false_rejects == [("l2", "r2", 0.2)]
     assert v.confused == [("a", "b", 2, 2)]
-    np.testing.assert_allclose(v.det[1], 1 - v.roc[1])
+    np.testing.assert_array_equal(v.det, [v.roc[0], 1 - v.roc[1]])
+    assert v.eer == pytest.approx(1 / 3)
     assert v.histogram is not None
     assert v.histogram.shape == (3, 51)
     assert v.histogram[1].sum() == v.histogram[2].sum() == 3

@@ -43,6 +43,69 @@ def test_balanced_draws_classes_and_partners_uniformly():
     assert (shift != 0).all()
 
 
+def pairs_of(draw, same):
+    """(left, right) of one kind, as one number each."""
+    chosen = np.asarray(draw.same) == same
+    return np.asarray(draw.left)[chosen] * len(DATA) + np.asarray(draw.right)[chosen]
+
+
+def uniform(drawn, cells):
+    """Whether each of the cells was drawn equally often, and nothing else, at four sigma."""
+    found, count = np.unique(drawn, return_counts=True)
+    expected = len(drawn) / cells
+    statistic = np.square(count - expected).sum() / expected
+    return len(found) == cells and abs(statistic - cells) < 4 * np.sqrt(2 * cells)
+
+
+@pytest.mark.parametrize(("scheme", "others"), [("balanced", 35), ("within-group", 15)])
+def test_every_pair_of_images_is_drawn_equally_often(scheme, others):
+    (draw,) = draws(partial(schemes.SCHEMES[scheme], pairs=200_000), 1)
+    assert uniform(pairs_of(draw, True), 40 * 4)
+    assert uniform(pairs_of(draw, False), 40 * others)
+
+
+def test_triples_are_drawn_from_all_that_there_are_equally_often():
+    (draw,) = draws(partial(schemes.triples, pairs=400_000), 1)
+    left, right = (np.asarray(a).astype(np.int64) for a in (draw.left, draw.right))
+    a, b, c, other = left[0::2], right[0::2], left[1::2], right[1::2]
+    assert uniform((a * 5 + b % 5) * 5 + c % 5, 40 * 4 * 3)
+    assert uniform(c * 40 + other, 40 * 35)
+    assert uniform(a * 40 + other, 40 * 35)
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 8])
+@pytest.mark.parametrize("scheme", ["balanced", "within-group", "triples"])
+def test_as_many_pairs_as_asked_for_the_first_of_one_class(scheme, pairs):
+    (draw,) = draws(partial(schemes.SCHEMES[scheme], pairs=pairs), 1)
+    assert draw.same.tolist() == [i % 2 == 0 for i in range(pairs)]
+    assert draw.weight.tolist() == [1] * pairs
+    assert draw.slot.tolist() == list(range(pairs))
+    assert len(draw.left) == len(draw.right) == pairs
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "second"),
+    [
+        ("balanced", [21, 5, 33, 19, 32, 16, 38], [20, 18, 31, 34, 33, 12, 37]),
+        ("within-group", [21, 20, 33, 29, 32, 26, 38], [20, 13, 31, 19, 33, 37, 37]),
+        ("triples", [23, 22, 17, 15, 33, 34, 30], [20, 35, 16, 11, 32, 14, 31]),
+    ],
+)
+def test_pairs_of_a_key_stay_what_they_were(scheme, first, second):
+    """A run of an earlier version goes on with the same batches."""
+    draw = jax.jit(partial(schemes.SCHEMES[scheme], pairs=7))(jax.random.key(3), 0, TABLE)
+    assert (draw.left.tolist(), draw.right.tolist()) == (first, second)
+
+
+def test_groups_of_a_key_stay_what_they_were():
+    scheme = partial(schemes.in_batch, pairs=8, groups=2, images_per_class=2, turned=0.75)
+    draw = jax.jit(scheme)(jax.random.key(3), 0, TABLE)
+    assert draw.index.tolist() == [[11, 13, 31, 32, 1, 0, 22, 21], [5, 7, 29, 28, 35, 38, 17, 15]]
+    assert draw.turns[:, 0].tolist() == [1, 3]
+    unturned = jax.jit(partial(schemes.in_batch, pairs=8, groups=2, images_per_class=2))
+    assert not unturned(jax.random.key(3), 0, TABLE).turns.any()
+
+
 def test_a_class_of_one_image_gives_negatives_only():
     data = labelled(classes=4, each=3).select(np.array([0, 3, 4, 6, 7, 9, 10]))
     draw = jax.jit(partial(schemes.balanced, pairs=400))(jax.random.key(0), 0, class_table(data))
