@@ -227,6 +227,14 @@ def test_triplet_is_right_for_every_norm(p, expected):
     assert float(got[0]) == pytest.approx(expected)
 
 
+def test_margins_are_1_unless_said():
+    d, same = jnp.array([[0.0, 0.4, 0.7]] * 3), jnp.array([[True, True, False]] * 3)
+    mask = ~jnp.eye(3, dtype=bool)
+    one = losses.triplet(Distance(d), same, mask, margin=1.0)
+    np.testing.assert_array_equal(losses.triplet(Distance(d), same, mask), one)
+    assert one[0] == pytest.approx(0.7)
+
+
 def test_triplet_refuses_a_logit_and_an_unknown_strategy():
     square = jnp.zeros((2, 2))
     with pytest.raises(ValueError, match="triplet needs a head that gives a distance"):
