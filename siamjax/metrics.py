@@ -327,18 +327,12 @@ def platt(
     centre, spread = scores.mean(dtype=np.float64), scores.std(dtype=np.float64) or 1.0
     x = np.stack([(scores - centre) / spread, np.ones(len(scores))], 1)
 
-    def cost(theta: np.ndarray) -> float:
-        z = x @ theta
-        return float((weight * (np.logaddexp(0, z) - target * z)).sum())
-
     theta = np.zeros(2)
     for _ in range(rounds):
         p = 1 / (1 + np.exp(-x @ theta))
         gradient = x.T @ (weight * (p - target))
         hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
-        while cost(theta - step) > cost(theta) and np.abs(step).max() > 1e-9:
-            step = step / 2
         theta = theta - step
         if np.abs(step).max() < 1e-9:
             break

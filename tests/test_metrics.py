@@ -327,8 +327,8 @@ def test_platt_of_constant_scores_is_the_mean_of_the_targets():
     assert offset == pytest.approx(np.log(mean / (1 - mean)))
 
 
-@pytest.mark.parametrize("outlier", [30.0, 1000.0])
-def test_platt_finds_the_minimum_where_a_whole_step_of_newton_leaps_over_it(outlier):
+@pytest.mark.parametrize("outlier", [0.5, 30.0, 1e6])
+def test_platt_finds_the_minimum_beside_an_outlier_too(outlier):
     scores = np.array([0.0, 0.1, 0.2, 0.3, 0.4, outlier])
     same = np.array([F, F, F, T, T, T])
     slope, offset = platt(scores, same)
