@@ -19,6 +19,7 @@ from siamjax import run
 from siamjax.training import memory
 from siamjax.training.checkpoint import LATEST, CheckpointError, CheckpointStore
 from siamjax.training.parallel import Devices
+from siamjax.training.stream import Stream
 from siamjax.training.workdir import WorkdirError, locked, writing
 from siamjax.training.writer import MetricsLog, Progress, read_rows
 
@@ -59,6 +60,11 @@ def no_pictures(monkeypatch):
 
 def quiet(_):
     """Takes what a run says."""
+
+
+def losses(workdir):
+    """Of every step."""
+    return [x for row in read_rows(workdir / "metrics.jsonl") for x in row.get("losses", [])]
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path):
@@ -125,11 +131,30 @@ def test_a_disk_that_fills_up_costs_the_steps_since_the_last_checkpoint_alone(
     assert run.train(whole, tmp_path / "run", quiet)
     assert not list(tmp_path.rglob("*.unfinished*"))
     assert run.train(whole, tmp_path / "undisturbed", quiet)
-    losses = [
-        [x for row in read_rows(tmp_path / name / "metrics.jsonl") for x in row.get("losses", [])]
-        for name in ("run", "undisturbed")
-    ]
-    assert losses[0] == losses[1]
+    assert losses(tmp_path / "run") == losses(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_when_the_thread_that_gathers_batches_dies_the_run_ends_and_can_go_on(tmp_path):
+    config = get_config()
+    config.data.resident_limit = 0
+    gathered = Stream._drawn
+
+    def dies(stream, step):
+        if step == 14:
+            raise OSError("the disk with the images is gone")
+        return gathered(stream, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stream, "_drawn", dies)
+        with pytest.raises(OSError, match="with the images is gone"):
+            run.train(config, tmp_path / "run", quiet)
+    with CheckpointStore(tmp_path / "run", read_only=True) as store:
+        assert store.step(LATEST) == 12
+    assert run.train(config, tmp_path / "run", quiet)
+    assert run.train(config, tmp_path / "undisturbed", quiet)
+    assert len(losses(tmp_path / "run")) == 24
+    assert losses(tmp_path / "run") == losses(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
