@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
         )
         figures = sweep(cases, recipe, timing)
     else:
+        command.leave_out_foreign_options(CONFIG.value, silent=JSON.value == "-")
         figures = measure(Path(file).stem)
     if JSON.value == "-":
         print(json.dumps(figures))

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from absl import app
+from absl import app, flags
 
 import siamjax
+from siamjax.config import ConfigDict
 
 PACKAGE = Path(siamjax.__file__).parent
 
@@ -58,6 +59,18 @@ def _sentence(error: BaseException) -> str | None:
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     ours = isinstance(error, ValueError) and PACKAGE in raised_in.parents
     return f"error: {error}" if ours else None
+
+
+def leave_out_foreign_options(config: ConfigDict, silent: bool) -> None:
+    """Where `--config.model.head=...` chose another head, drops the recipe's options of the old."""
+    from ml_collections import config_flags
+
+    from siamjax import recipe
+
+    said = config_flags.get_override_values(flags.FLAGS["config"])
+    for note in recipe.without_foreign_options(config, said):
+        if not silent:
+            print(note)
 
 
 def end_now(error: BaseException) -> NoReturn:

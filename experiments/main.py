@@ -50,6 +50,7 @@ def main(argv: list[str]) -> None:
     backend.keep_memory()
     if COMPILE_CACHE.value:
         backend.enable_compilation_cache()
+    command.leave_out_foreign_options(CONFIG.value, silent=not cluster.is_main())
     if OVERFIT.value:
         if not selfcheck.overfit_one_batch(CONFIG.value, OVERFIT_STEPS.value):
             sys.exit(1)

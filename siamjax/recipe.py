@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -111,6 +111,35 @@ def build_model(config: ConfigDict, axis: str | None = None) -> Siamese:
         head=_build("head", m.head, HEADS[m.head], head_options, shared),
         views=m.views,
     )
+
+
+def without_foreign_options(config: ConfigDict, said: Collection[str]) -> list[str]:
+    """Takes a recipe's options of a tower or head away where a command line chose another one.
+
+    Args:
+        config: of a recipe file and a command line's overrides; changed in place.
+        said: the keys that were overridden, as "model.head"; an option named there stays, right
+            or wrong.
+
+    Returns:
+        A sentence where options went: for the tower, for the head.
+    """
+    notes = []
+    for kind, modules in (("tower", TOWERS), ("head", HEADS)):
+        name, options = config.model[kind], config.model[f"{kind}_options"]
+        if f"model.{kind}" not in said or name not in modules:
+            continue
+        known = _options(modules[name])
+        gone = [k for k in options if k not in known and f"model.{kind}_options.{k}" not in said]
+        with config.unlocked():
+            for key in gone:
+                del options[key]
+        if gone:
+            notes.append(
+                f"config.model.{kind}={name}: left out the recipe's {kind}_options"
+                f" {', '.join(gone)}, which this {kind} does not have"
+            )
+    return notes
 
 
 def _options(module: type[nn.Module]) -> tuple[str, ...]:

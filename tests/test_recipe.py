@@ -1,6 +1,7 @@
 import pytest
 from shrunk import recipe_file, shrunk
 
+from configs import omniglot_best
 from siamjax import recipe, run
 
 
@@ -44,3 +45,26 @@ def test_euclidean_midpoint_is_half_the_margin(fast):
         fast.model.head = "euclidean"
         fast.objective.margin = 3.0
     assert recipe.build_model(fast).head.midpoint == 1.5
+
+
+def test_options_of_a_head_that_was_exchanged_are_left_out_and_said():
+    config = omniglot_best.get_config().lock()
+    config.model.head = "cosine"
+    assert recipe.without_foreign_options(config, {"model.tower_options.tokens"}) == []
+    assert "grid" in config.model.head_options, "the file itself says cosine: its mistake"
+    (note,) = recipe.without_foreign_options(config, {"model.head"})
+    assert note == (
+        "config.model.head=cosine: left out the recipe's head_options channels, grid, which this"
+        " head does not have"
+    )
+    assert not config.model.head_options
+    assert recipe.without_foreign_options(config, {"model.head"}) == []
+
+
+def test_options_that_a_command_line_names_stay():
+    config = omniglot_best.get_config()
+    config.model.head = "cosine"
+    said = {"model.head", "model.head_options.grid"}
+    (note,) = recipe.without_foreign_options(config, said)
+    assert "head_options channels, which" in note
+    assert list(config.model.head_options) == ["grid"]
