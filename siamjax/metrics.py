@@ -336,5 +336,8 @@ def platt(
         theta = theta - step
         if np.abs(step).max() < 1e-9:
             break
-    slope = max(float(theta[0]), 0.0) / float(spread)
+    if theta[0] <= 0:  # the best of what is allowed is a constant
+        mean = np.average(target, weights=weight)
+        return 0.0, float(np.log(mean / (1 - mean)))
+    slope = float(theta[0]) / float(spread)
     return slope, float(theta[1]) - slope * float(centre)

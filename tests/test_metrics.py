@@ -319,6 +319,15 @@ def test_platt_of_separable_or_inverted_scores_is_finite_and_never_turns_round()
         platt(scores, np.ones(4, bool))
 
 
+def test_platt_of_inverted_scores_is_the_best_constant():
+    # One of many same pairs lies far off among four different ones: its score says nothing.
+    scores = np.concatenate([np.linspace(0, 1, 300), [-100.0], np.linspace(2, 3, 4)])
+    same = np.arange(305) < 301
+    slope, offset = platt(scores, same)
+    mean = (302 / 303 + 1 / 6) / 2
+    assert (slope, offset) == (0.0, pytest.approx(np.log(mean / (1 - mean))))
+
+
 def test_platt_of_constant_scores_is_the_mean_of_the_targets():
     slope, offset = platt(np.ones(4), np.array([T, F, F, F]))
     # Of one same pair the target is 2/3, of three different ones 1/5; both kinds weigh a half.
