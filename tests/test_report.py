@@ -553,6 +553,12 @@ def test_a_validation_is_reported_without_embedding_anything(encoder, tmp_path, 
     text = Page(report.page(a_run(tmp_path), [found])).text
     assert "step 3" in text["pairs"]
     assert "this validation has no one-shot trials" in text["one-shot"]
+    assert "Confused classes are not listed" in text["errors"]
+    done = done._replace(one_shot=one_shot("within-alphabet", 0.5))
+    found = report.of_validation(validation, done, of="step 3", data="made up")
+    assert found.verification.false_accepts
+    text = Page(report.page(a_run(tmp_path / "trials"), [found])).text["errors"]
+    assert "Classes most often taken for each other" in text
 
 
 def test_the_map_keeps_distances_in_fewer_dimensions():

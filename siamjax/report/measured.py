@@ -132,6 +132,9 @@ def of_validation(
     images, pairs = validation.images, validation.pairs
     names = image_names(images)
     sides = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+    classes = None
+    if validated.one_shot is not None:
+        classes = images.labels[pairs.left], images.labels[pairs.right], images.class_names
     verification = verify(
         validated.similarity,
         np.asarray(pairs.same),
@@ -139,6 +142,7 @@ def of_validation(
         validated.card,
         pairs="the run's validation pairs, to which calibration and thresholds were fitted",
         names=[(names[a], names[b]) for a, b in sides],
+        classes=classes,
     )
     absent = {} if validated.one_shot else {"one-shot": "this validation has no one-shot trials"}
     return Measured(
