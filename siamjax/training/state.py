@@ -55,7 +55,8 @@ def create_state(
     def create() -> TrainState:
         key_init, key_train = jax.random.split(jax.random.key(seed))
         image = jnp.zeros((1, *image_shape))
-        variables = model.init(key_init, image, image)
+        # Several views are of one set of weights: one shapes them, and less is traced.
+        variables = model.clone(views=1).init(key_init, image, image)
         params = variables["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),
