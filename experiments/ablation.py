@@ -1,17 +1,21 @@
 """What each part of a recipe is worth: trains it with and without, and measures each alike.
 
-    python -m experiments.ablation --workdir=runs/ablation --steps=500 --out=table.md
+    python -m experiments.ablation --workdir=runs/ablation --seconds=120 --out=table.md
 
-Every variant is `configs/omniglot_best.py` with a few keys changed, trained for the same steps from
-the same seed in a process of its own, and measured by `experiments.evaluate` on the validation
-alphabets. The line of each can be repeated by itself; a variant that is done is not trained again.
+Every variant is `configs/omniglot_best.py` with a few keys changed, trained for the same time (or,
+with --steps, the same steps) from the same seed in a process of its own, and measured by
+`experiments.evaluate` on the validation alphabets. For the same time, each variant's step is timed
+by `experiments.benchmark` first: a schedule has to know its end. Nothing else should run meanwhile.
+The line of each can be repeated by itself; a variant that is done is not trained again.
 """
 
 import json
+import math
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -19,7 +23,8 @@ from experiments import command
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A folder for the variants' runs.")
 RECIPE = flags.DEFINE_string("recipe", "configs/omniglot_best.py", "What is varied.")
-STEPS = flags.DEFINE_integer("steps", 500, "Of each training.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", None, "Of each training.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", None, "Or: of each training's steps.", lower_bound=1)
 TRIALS = flags.DEFINE_integer("trials", 4000, "Of each measurement.", lower_bound=1)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Trainings of each variant.", lower_bound=1)
 ONLY = flags.DEFINE_list("only", None, "Names of variants; default: all.")
@@ -70,8 +75,8 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: no variant {unknown[0]!r}; there are {', '.join(VARIANTS)}")
     root = Path(str(WORKDIR.value))
     lines = [
-        f"| variant, {STEPS.value:,} steps | changed keys | 20-way 1-shot error | steps a second |",
-        "| --- | --- | --- | --- |",
+        "| variant | changed keys | 20-way 1-shot error | steps | steps a second |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name in names:
         for seed in range(SEEDS.value):
@@ -85,9 +90,12 @@ def main(argv: list[str]) -> None:
 
 def measured(name: str, seed: int, run: Path) -> str:
     """Trains and measures one variant: its row of the table."""
-    keys = [*CHANGES.value, *VARIANTS[name], f"seed={seed}", f"train.steps={STEPS.value}"]
-    keys += [f"eval.every={STEPS.value}", f"checkpoint.every={STEPS.value}"]
+    keys = [*CHANGES.value, *VARIANTS[name], f"seed={seed}"]
     options = [f"--config={RECIPE.value}", *(f"--config.{key}" for key in keys)]
+    steps = STEPS.value or steps_of(run, options)
+    options += [
+        f"--config.{key}={steps}" for key in ("train.steps", "eval.every", "checkpoint.every")
+    ]
     run_command("main", *options, f"--workdir={run}")
     found = run / "evaluation.json"
     run_command(
@@ -98,7 +106,23 @@ def measured(name: str, seed: int, run: Path) -> str:
     low, high = (100 * (1 - x) for x in reversed(result["interval"]))
     changed = ", ".join(f"`{key}`" for key in VARIANTS[name]) or "-"
     error = f"{100 * (1 - result['accuracy']):.1f} % [{low:.1f}, {high:.1f}]"
-    return f"| {name}{f', seed {seed}' if seed else ''} | {changed} | {error} | {speed(run):.2f} |"
+    title = f"{name}{f', seed {seed}' if seed else ''}"
+    return f"| {title} | {changed} | {error} | {steps:,} | {speed(run):.2f} |"
+
+
+def steps_of(run: Path, options: list[str]) -> int:
+    """As many as fit into the asked seconds; of a run that has begun, what it began with."""
+    saved = run / "config.json"
+    if saved.exists():
+        return json.loads(saved.read_text())["config"]["train"]["steps"]
+    run.parent.mkdir(parents=True, exist_ok=True)
+    found = run.with_suffix(".speed.json")
+    run_command(
+        "benchmark", *options, "--ways=resident", "--windows=3", "--seconds=3", f"--json={found}"
+    )
+    figures = json.loads(found.read_text())
+    rate = statistics.median(figures["pairs_per_second"]) / figures["batch_size"]
+    return max(1, round(rate * SECONDS.value))
 
 
 def run_command(name: str, *arguments: str) -> None:
@@ -110,13 +134,18 @@ def run_command(name: str, *arguments: str) -> None:
 
 
 def speed(run: Path) -> float:
-    """Steps per second of a run, the median over its lines of metrics."""
+    """Steps per second of a run, the median over its lines of metrics; NaN of very few steps."""
     from siamjax.training.writer import read_rows
 
     rows = read_rows(run / "metrics.jsonl")
     pairs = [row["pairs_per_second"] for row in rows if "pairs_per_second" in row]
     config = json.loads((run / "config.json").read_text())["config"]
-    return statistics.median(pairs) / config["batch_size"]
+    return statistics.median(pairs or [math.nan]) / config["batch_size"]
+
+
+@flags.multi_flags_validator(["steps", "seconds"], "say how long: --seconds=120, or --steps=400")
+def _one_length(values: dict[str, Any]) -> bool:
+    return (values["steps"] is None) != (values["seconds"] is None)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,11 @@ def test_triplet_is_right_for_every_norm(p, expected):
     assert float(got[0]) == pytest.approx(expected)
 
 
+def test_a_row_where_nothing_counts_has_a_mean_of_0():
+    values, mask = jnp.array([[1.0, 3.0], [5.0, 7.0]]), jnp.array([[True, False], [False, False]])
+    np.testing.assert_array_equal(losses.row_mean(values, mask), [1.0, 0.0])
+
+
 def test_margins_are_1_unless_said():
     d, same = jnp.array([[0.0, 0.4, 0.7]] * 3), jnp.array([[True, True, False]] * 3)
     mask = ~jnp.eye(3, dtype=bool)
