@@ -379,7 +379,9 @@ def build_validation(config: ConfigDict, splits: DataSplits, objective: Objectiv
         episodes = make_episodes(images, way=e.way, shot=e.shot, trials=e.trials, seed=config.seed)
     pairs = pair_table(config, splits, "validation")
     if pairs is None:
-        draw = balanced(jax.random.key(config.seed), 0, class_table(images), pairs=e.pairs)
+        table, key = class_table(images), jax.random.key(config.seed)
+        # Compiled as one: operation by operation, each would be compiled at every start.
+        draw = backend.jit_once(lambda: balanced(key, 0, table, pairs=e.pairs))()
         pairs = PairTable(*(np.asarray(a) for a in (draw.left, draw.right, draw.same)))
     loss = None if objective.over_sets else objective.loss
     return Validation(images, episodes, pairs, loss, f"validation pairs of {splits.name}")
