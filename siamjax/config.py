@@ -118,6 +118,7 @@ def _model() -> ConfigDict:
     m.weights = placeholder(str)  # to start from: the folder of a run, or a published file
     # auto | run: tower and head of that run | run-tower: its tower, the head starts fresh | of a
     m.weights_kind = "auto"  # file: torchvision-vgg | bubbliiiing-vgg | keras-resnet-v2
+    m.weights_sha256 = placeholder(str)  # of a file, 8 digits or more: no other is taken
     m.sum_colours = False  # grey images: add up the three colours of the file's first kernel
     return m
 

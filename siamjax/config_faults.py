@@ -137,6 +137,16 @@ def _model_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"config.model.views turns images by quarters, so they must be square; got {size!r}"
         )
+    digits = config.model.weights_sha256
+    if digits is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", digits):
+        faults.append(
+            "config.model.weights_sha256 must be the first 8 to 64 hexadecimal digits of the"
+            f" SHA-256 of config.model.weights; got {digits!r}"
+        )
+    elif digits is not None and config.model.weights is None:
+        faults.append(
+            "config.model.weights_sha256 is that of a file, and config.model.weights names none"
+        )
     if config.model.members != 1:
         faults.append(
             "config.model.members must be 1, since a training trains one net; got"

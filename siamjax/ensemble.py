@@ -35,7 +35,7 @@ from siamjax.types import DataSplits
 FREE_SECTIONS = ("augment", "optimizer", "train", "eval", "checkpoint")
 FREE = (
     "seed", "batch_size", "data.dir", "data.cache_dir", "data.resident_limit", "data.fallback",
-    "model.cache_features", "model.remat", "model.weights",
+    "model.cache_features", "model.remat", "model.weights", "model.weights_sha256",
 )  # fmt: skip
 
 

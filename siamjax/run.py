@@ -41,7 +41,7 @@ HOW_LONG = ("train.steps", "train.epochs")
 MAY_CHANGE = (
     "train.log_every", "train.tensorboard", "train.steps_per_dispatch", "train.devices",
     "eval.every", "checkpoint.every", "data.dir", "data.cache_dir", "data.resident_limit",
-    "data.fallback", "model.weights", "model.remat", "train.doctor",
+    "data.fallback", "model.weights", "model.weights_sha256", "model.remat", "train.doctor",
 )  # fmt: skip
 
 # Where a process finds things; all else is the same in all processes of a run.

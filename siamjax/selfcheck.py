@@ -165,7 +165,7 @@ def _fresh(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> Run
     if about.get("start", {}).get("fingerprint", start) != start:
         raise ValueError(
             f"the weights it started from are not those of {config.model.weights} now: that run"
-            " went on, or was replaced. Its numbers can't be repeated with these"
+            " went on, or the file was replaced. Its numbers can't be repeated with these"
         )
     use_features(run)
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,15 +51,21 @@ def with_weights(config: ConfigDict, state: TrainState) -> tuple[TrainState, dic
         state: fresh, with the parameters of the config's model.
 
     Returns:
-        The state, and JSON values that say where it comes from: "from", a sentence; of a run also
-        "fingerprint" (of weights and preprocessing) and "notes", how its settings differ.
+        The state, and JSON values that say where it comes from: "from", a sentence; "fingerprint",
+        of a file its SHA-256, of a run that of weights and preprocessing; of a run also "notes",
+        how its settings differ.
 
     Raises:
         CheckpointError: if the run has no checkpoint, or none that is whole.
-        ValueError: if the weights cannot be read or do not fit the model: every difference is
-            listed.
+        ValueError: if the weights cannot be read, are not those of `model.weights_sha256`, or do
+            not fit the model: every difference is listed.
     """
     path, kind = Path(config.model.weights), config.model.weights_kind
+    if path.is_dir() and config.model.weights_sha256 is not None:
+        raise ValueError(
+            f"{path.absolute()} is a folder, and config.model.weights_sha256 is that of a file:"
+            " leave it out; the checkpoints of a run have digests of their own"
+        )
     if path.is_dir() and kind in ("auto", *RUN_KINDS):
         return _from_run(config, state, path)
     if kind in RUN_KINDS:
@@ -73,7 +80,21 @@ def with_weights(config: ConfigDict, state: TrainState) -> tuple[TrainState, dic
             f" (config.model.weights_kind auto or {' or '.join(RUN_KINDS)}), or a file of published"
             f" weights; config.model.weights_kind is {kind}"
         )
-    return _from_file(config, state), {"from": f"the file {path}"}
+    digest = _checked(path, config.model.weights_sha256) if path.is_file() else ""
+    origin = {"from": f"the file {path}, SHA-256 {digest}", "fingerprint": digest}
+    return _from_file(config, state), origin
+
+
+def _checked(path: Path, expected: str | None) -> str:
+    """The SHA-256 of a file: no format but PyTorch's has a checksum that finds a flipped bit."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and not digest.startswith(expected.lower()):
+        raise ValueError(
+            f"{path.absolute()} is not the file that config.model.weights_sha256 names: its SHA-256"
+            f" is {digest}, expected {expected.lower()}...: get it again, or mend the digits"
+        )
+    return digest
 
 
 def _from_file(config: ConfigDict, state: TrainState) -> TrainState:

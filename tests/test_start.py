@@ -1,5 +1,6 @@
 """A run that starts from a file's weights, or from what another run has learned."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -235,20 +236,25 @@ def test_a_run_does_not_start_from_its_own_folder(source):
         run.train(config, source, lambda _: None)
 
 
+def vgg(folder, name, depth, **options):
+    """A config that starts from a file of the parity tests, a state for it, and its SHA-256."""
+    path = folder / f"weights.{name.rpartition('_')[2]}"
+    with np.load(Path(__file__).parent / "parity" / "vgg.npz") as file:
+        path.write_bytes(file[name].tobytes())
+    config = configuration.base()
+    config.model.update(tower="vgg", head="l1_mlp", init="kaiming", weights=str(path))
+    config.model.tower_options = configuration.options(depth=depth, **options)
+    config.model.head_options = configuration.options(hidden=8, nonnegative=False)
+    state = create_state(build_model(config), optax.sgd(1.0), (64, 96, 3), seed=0)
+    return config, state, path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("name", "depth", "normed"), [("siamese_pth", 11, False), ("normed_legacy_pth", 13, True)]
 )
 def test_a_head_from_a_file_may_not_be_bent_to_one_sign(tmp_path, name, depth, normed):
-    with np.load(Path(__file__).parent / "parity" / "vgg.npz") as file:
-        (tmp_path / "weights.pth").write_bytes(file[name].tobytes())
-    config = configuration.base()
-    config.model.update(tower="vgg", head="l1_mlp", init="kaiming")
-    config.model.weights = str(tmp_path / "weights.pth")
-    config.model.tower_options = configuration.options(
-        depth=depth, divide=64 if normed else 32, batch_norm=normed
-    )
-    config.model.head_options = configuration.options(hidden=8)
-    state = create_state(build_model(config), optax.sgd(1.0), (64, 96, 3), seed=0)
+    config, state, _, _ = vgg(tmp_path, name, depth, divide=64 if normed else 32, batch_norm=normed)
+    del config.model.head_options.nonnegative
     if normed:  # the tower alone
         kernel = start.with_weights(config, state)[0].params["head"]["hidden"]["kernel"]
         np.testing.assert_array_equal(kernel, state.params["head"]["hidden"]["kernel"])
@@ -258,6 +264,39 @@ def test_a_head_from_a_file_may_not_be_bent_to_one_sign(tmp_path, name, depth, n
     config.model.head_options.nonnegative = False
     moved = start.with_weights(config, state)[0].params["head"]["hidden"]["kernel"]
     assert (moved != state.params["head"]["hidden"]["kernel"]).any()
+
+
+def test_a_file_is_remembered_by_its_checksum_and_another_is_refused(tmp_path):
+    config, state, _, digest = vgg(tmp_path, "siamese_pth", 11, divide=32)
+    for expected in (None, digest, digest[:8].upper()):
+        config.model.weights_sha256 = expected
+        origin = start.with_weights(config, state)[1]
+        assert origin["fingerprint"] == digest
+        assert origin["from"].endswith(f"weights.pth, SHA-256 {digest}")
+    other = "0" if digest[-1] != "0" else "1"
+    config.model.weights_sha256 = digest[:-1] + other
+    with pytest.raises(ValueError, match=f"its SHA-256 is {digest}, expected .*{other}[.]{{3}}"):
+        start.with_weights(config, state)
+
+
+def test_a_flipped_bit_in_a_safetensors_file_is_found_by_its_checksum(tmp_path):
+    options = {"divide": 64, "batch_norm": True}
+    config, state, path, digest = vgg(tmp_path, "normed_safetensors", 13, **options)
+    config.model.weights_sha256 = digest
+    start.with_weights(config, state)
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"is not the file that config\.model\.weights_sha256"):
+        start.with_weights(config, state)
+    config.model.weights_sha256 = None
+    start.with_weights(config, state)  # the file itself can't tell
+
+
+def test_a_run_has_no_checksum_of_a_file(source):
+    config = small(model__weights=str(source), model__weights_sha256="0" * 8)
+    with pytest.raises(ValueError, match=r"is a folder, and config\.model\.weights_sha256"):
+        start.with_weights(config, fresh(config))
 
 
 def test_an_ensemble_is_not_started_from(source, monkeypatch):
