@@ -135,7 +135,10 @@ def measure(recipe: str) -> dict:
     }  # fmt: skip
     show(figures)
     if profile is not None:
-        print(f"trace: {profile}; open perfetto_trace.json.gz in https://ui.perfetto.dev")
+        print(
+            f"trace: pip install xprof && xprof --logdir={profile}, or open its"
+            " perfetto_trace.json.gz in https://ui.perfetto.dev"
+        )
     return figures
 
 
