@@ -224,7 +224,8 @@ def health(record: Record) -> Markup:
     )  # fmt: skip
     caption = (
         "Of one training batch. Difference of two images' embeddings as a share of their size;"
-        " standard deviation of the similarities before calibration; how much farther apart two"
+        " standard deviation of the similarities before calibration (of a loss over sets, around"
+        " the mean score); how much farther apart two"
         " classes lie than one, in standard errors (not for sets); loss as a share of what the best"
         " constant answer costs; shares of pairs, of units at the ends of a sigmoid, and of units"
         " without a gradient in the worst module."

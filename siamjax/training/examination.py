@@ -17,7 +17,7 @@ from siamjax.training.paths import merge, named_leaves, split
 from siamjax.training.schemes import share
 from siamjax.training.state import TrainState
 from siamjax.training.step import Data, forward, prepare
-from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
+from siamjax.types import Distance, Logit, PairDraw, PairOutput, SetDraw
 
 FEW = 12  # pairs of a kind; the scatter of fewer says too little
 
@@ -28,7 +28,8 @@ class Measures(NamedTuple):
     Attributes:
         embedding_spread: mean absolute difference of two images' embeddings, in their own unit.
         relative_spread: the same over the mean size of an embedding's entries.
-        similarity_spread: standard deviation of the similarities of the pairs.
+        similarity_spread: standard deviation of the similarities of the pairs; of logits that a
+            loss over sets compares only with each other, as if their mean were undecided.
         self_similarity: mean similarity of an image and itself.
         other_similarity: mean similarity of the pairs of two classes.
         separation: how much farther apart the embeddings of two classes lie than those of one, in
@@ -97,7 +98,7 @@ def examiner(
         gradients, (each, constant) = jax.grad(loss, has_aux=True)(trained)
         cost = (each * weight).sum() / total
         return Measures(
-            **_look(model, state, images, draw),
+            **_look(model, state, images, draw, objective.over_sets),
             loss=cost,
             # A small share may hold pairs of one kind only, which one answer suits.
             loss_over_constant=jnp.where(
@@ -113,34 +114,37 @@ def examiner(
 
 
 def _look(
-    model: Siamese, state: TrainState, images: Array, draw: PairDraw | SetDraw
+    model: Siamese, state: TrainState, images: Array, draw: PairDraw | SetDraw, over_sets: bool
 ) -> dict[str, Array]:
     """Spreads of embeddings and similarities, as they are in use: without dropout."""
     weights = {"params": state.params, "batch_stats": state.batch_stats}
     z = jnp.asarray(model.apply(weights, images, method="embed"))
 
-    def compare(left: Array, right: Array) -> Array:
-        output: Any = model.apply(weights, left, right, method="compare")
-        return output.similarity
+    def compare(left: Array, right: Array) -> Any:
+        return model.apply(weights, left, right, method="compare")
 
     if isinstance(draw, PairDraw):
         left, right = jnp.split(z, 2)
-        similarity, same, counted = compare(left, right), draw.same, draw.weight > 0
+        output, same, counted = compare(left, right), draw.same, draw.weight > 0
         separation = _separation(jnp.abs(left - right).mean(-1), same, counted)
     else:
         groups = z.reshape(len(draw.weight), -1, z.shape[-1])
-        similarity = compare(groups[:, :, None], groups[:, None]).reshape(len(z), -1)
+        output = compare(groups[:, :, None], groups[:, None])
+        output = replace(output, value=output.value.reshape(len(z), -1))
         (same, counted), separation = comparisons(draw), jnp.zeros(())
     difference = jnp.abs(z - jnp.roll(z, 1, 0)).mean()
     ends = (z < 0.02) | (z > 0.98)
     sigmoid = (z.min() >= 0) & (z.max() <= 1) & ((z > 0.98).mean() > 0.05)
-    mean = _mean(similarity, counted)
+    relative = output
+    if over_sets and isinstance(output, Logit):
+        relative = replace(output, value=output.value - _mean(output.value, counted))
+    varied = relative.similarity
     return {
         "embedding_spread": difference,
         "relative_spread": difference / jnp.maximum(jnp.abs(z).mean(), 1e-30),
-        "similarity_spread": jnp.sqrt(_mean(jnp.square(similarity - mean), counted)),
-        "self_similarity": compare(z, z).mean(),
-        "other_similarity": _mean(similarity, counted & ~same),
+        "similarity_spread": jnp.sqrt(_mean(jnp.square(varied - _mean(varied, counted)), counted)),
+        "self_similarity": compare(z, z).similarity.mean(),
+        "other_similarity": _mean(output.similarity, counted & ~same),
         "separation": separation,
         "saturated": jnp.where(sigmoid, ends.mean(), 0.0),
     }

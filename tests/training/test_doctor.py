@@ -65,6 +65,25 @@ def test_a_net_that_learns_hears_nothing():
     assert figures["findings"] == []
 
 
+@pytest.mark.parametrize("loss", ["nca", "bce"])
+def test_similarities_that_only_sets_compare_vary_around_their_mean(loss):
+    c = recipe(model__head="cosine", objective__loss=loss, pairs__scheme="in-batch")
+    run = assemble(c, SPLITS)
+    data = run.feed.start(run.devices, 0)
+
+    def spread(midpoint):
+        head = {**run.state.params["head"], "midpoint": jax.numpy.float32(midpoint)}
+        state = dataclasses.replace(run.state, params={**run.state.params, "head": head})
+        return run.doctor.look(0, state, data)[0]["similarity_spread"]
+
+    near, far = spread(0.5), spread(3.0)
+    assert near > 0.01
+    if loss == "nca":
+        assert far == pytest.approx(near, rel=1e-3)  # no loss over sets feels an offset
+    else:
+        assert far < 1e-6
+
+
 def test_a_start_that_is_almost_constant_is_named_with_its_remedy():
     c = recipe(model__tower="koch", model__init="seed")
     c.data.size = (65, 65)
