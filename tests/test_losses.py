@@ -137,6 +137,26 @@ def test_softmax_losses_without_partners_cost_nothing_and_have_no_gradient(name)
     np.testing.assert_array_equal(gradient, np.zeros((4, 4)))
 
 
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_softmax_losses_have_their_gradient_beside_a_lone_image_and_an_absent_one(name):
+    labels = np.array([0, 0, 1, 2, 2, 2])  # 1 has one image, and the last one is not there
+    same, mask = labels[:, None] == labels, ~np.eye(6, dtype=bool)
+    mask[-1] = mask[:, -1] = False
+    value = np.random.default_rng(0).normal(size=(6, 6))
+
+    def total(v):
+        return losses.LOSSES[name](Logit(v), jnp.asarray(same), jnp.asarray(mask)).sum()
+
+    expected = np.zeros((6, 6))
+    for place in np.ndindex(6, 6):
+        step = np.zeros((6, 6))
+        step[place] = 1e-6
+        up, down = (SOFTMAX[name](value + s, same, mask).sum() for s in (step, -step))
+        expected[place] = (up - down) / 2e-6
+    gradient = jax.grad(total)(jnp.asarray(value, jnp.float32))
+    np.testing.assert_allclose(gradient, expected, atol=2e-6)
+
+
 def triplet_by_loops(d, same, mask, margin, strategy):
     n = len(d)
     result = np.zeros(n)
