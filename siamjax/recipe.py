@@ -12,7 +12,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from siamjax import backend
 from siamjax import config as configuration
@@ -38,7 +37,7 @@ from siamjax.training.objective import Objective
 from siamjax.training.optimizer import OPTIMIZERS, SCHEDULES, Patience, Plateau, create_optimizer
 from siamjax.training.parallel import Devices, choose_devices
 from siamjax.training.paths import check_patterns, split
-from siamjax.training.schemes import SCHEMES, PairRows, balanced, from_table
+from siamjax.training.schemes import SCHEMES, PairRows, drawn_table, from_table
 from siamjax.training.state import create_state
 from siamjax.training.step import make_train_step
 from siamjax.training.stream import Stream, streamed
@@ -379,10 +378,7 @@ def build_validation(config: ConfigDict, splits: DataSplits, objective: Objectiv
         episodes = make_episodes(images, way=e.way, shot=e.shot, trials=e.trials, seed=config.seed)
     pairs = pair_table(config, splits, "validation")
     if pairs is None:
-        table, key = class_table(images), jax.random.key(config.seed)
-        # Compiled as one: operation by operation, each would be compiled at every start.
-        draw = backend.jit_once(lambda: balanced(key, 0, table, pairs=e.pairs))()
-        pairs = PairTable(*(np.asarray(a) for a in (draw.left, draw.right, draw.same)))
+        pairs = drawn_table(class_table(images), e.pairs, config.seed)
     loss = None if objective.over_sets else objective.loss
     return Validation(images, episodes, pairs, loss, f"validation pairs of {splits.name}")
 

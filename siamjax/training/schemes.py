@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax, random
 
+from siamjax import backend
 from siamjax.data.pairs import ClassTable
-from siamjax.types import PairDraw, SetDraw
+from siamjax.types import PairDraw, PairTable, SetDraw
 
 Draw = TypeVar("Draw", PairDraw, SetDraw)
 
@@ -179,6 +181,13 @@ def triples(key: Array, step: Array | int, table: ClassTable, *, pairs: int) -> 
         weight=jnp.ones(pairs),
         slot=jnp.arange(pairs),
     )
+
+
+def drawn_table(table: ClassTable, pairs: int, seed: int) -> PairTable:
+    """So many balanced pairs, drawn once: a fixed table to validate on."""
+    # One program: operation by operation, each would be compiled at every start.
+    draw = backend.jit_once(partial(balanced, pairs=pairs))(random.key(seed), 0, table)
+    return PairTable(*(np.asarray(a) for a in (draw.left, draw.right, draw.same)))
 
 
 class PairRows(NamedTuple):

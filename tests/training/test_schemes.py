@@ -32,6 +32,14 @@ def test_balanced_pairs_are_what_they_say(within_group):
     assert seen == set(range(len(DATA)))
 
 
+def test_a_drawn_table_is_the_draw_of_its_seed():
+    draw = schemes.balanced(jax.random.key(5), 0, TABLE, pairs=40)
+    table = schemes.drawn_table(TABLE, 40, seed=5)
+    for name in ("left", "right", "same"):
+        assert isinstance(getattr(table, name), np.ndarray)
+        np.testing.assert_array_equal(getattr(table, name), getattr(draw, name))
+
+
 def test_balanced_draws_classes_and_partners_uniformly():
     pairs = 40_000
     (draw,) = draws(partial(schemes.balanced, pairs=pairs), 1)
