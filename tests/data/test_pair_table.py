@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -150,7 +152,9 @@ def test_all_faults_at_once(tmp_path):
         in text
     )
     assert "\n  - images that are not there: 2 (line 3: '2.png', No such file or directory" in text
-    assert "line 12: 'no\\x00where.png', embedded null " in text  # byte or character
+    assert re.search(
+        r"line 12: 'no\\x00where.png', .*embedded null ", text
+    )  # in each Python's words
     assert "\n  - images that cannot be read: 2 (4.png (UnidentifiedImageError: cannot" in text
     assert "5.png (" in text
     assert "\n  - pairs said to be both same and different: 3 (line 8, line 9, line 10)" in text
