@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from siamjax.models.pretrained import import_weights, mismatch
 from siamjax.preprocess import Preprocess
 from siamjax.recipe import RUN_KINDS, build_model
 from siamjax.training.average import restarted
+from siamjax.training.digest import sha256
 from siamjax.training.loop import Run
 from siamjax.training.paths import named_leaves
 from siamjax.training.state import TrainState
@@ -86,9 +86,8 @@ def with_weights(config: ConfigDict, state: TrainState) -> tuple[TrainState, dic
 
 
 def _checked(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a file: no format but PyTorch's has a checksum that finds a flipped bit."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file of weights, where it begins as expected."""
+    digest = sha256(path)
     if expected is not None and not digest.startswith(expected.lower()):
         raise ValueError(
             f"{path.absolute()} is not the file that config.model.weights_sha256 names: its SHA-256"

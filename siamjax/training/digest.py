@@ -24,7 +24,7 @@ class NewerFormatError(ValueError):
 def seal(folder: Path) -> None:
     """Writes the digest of a folder's files into it, on disk before this returns."""
     files = {
-        str(path.relative_to(folder).as_posix()): [path.stat().st_size, _sum(path)]
+        str(path.relative_to(folder).as_posix()): [path.stat().st_size, sha256(path)]
         for path in sorted(_files(folder))
         if path.name != NAME
     }
@@ -63,7 +63,7 @@ def fault(folder: Path) -> str | None:
             return f"{name} is missing"
         if (now := there[name].stat().st_size) != size:
             return f"{name} has {now:,} bytes, and had {size:,} when it was saved"
-        if _sum(there[name]) != checksum:
+        if sha256(there[name]) != checksum:
             return f"{name} holds other bytes than were saved"
     return None
 
@@ -96,6 +96,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _sum(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

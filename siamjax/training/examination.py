@@ -135,10 +135,9 @@ def _look(
     difference = jnp.abs(z - jnp.roll(z, 1, 0)).mean()
     ends = (z < 0.02) | (z > 0.98)
     sigmoid = (z.min() >= 0) & (z.max() <= 1) & ((z > 0.98).mean() > 0.05)
-    relative = output
+    varied = output.similarity
     if over_sets and isinstance(output, Logit):
-        relative = replace(output, value=output.value - _mean(output.value, counted))
-    varied = relative.similarity
+        varied = Logit(output.value - _mean(output.value, counted)).similarity
     return {
         "embedding_spread": difference,
         "relative_spread": difference / jnp.maximum(jnp.abs(z).mean(), 1e-30),

@@ -152,9 +152,8 @@ def test_all_faults_at_once(tmp_path):
         in text
     )
     assert "\n  - images that are not there: 2 (line 3: '2.png', No such file or directory" in text
-    assert re.search(
-        r"line 12: 'no\\x00where.png', .*embedded null ", text
-    )  # in each Python's words
+    # Each Python says it in its own words.
+    assert re.search(r"line 12: 'no\\x00where.png', .*embedded null ", text)
     assert "\n  - images that cannot be read: 2 (4.png (UnidentifiedImageError: cannot" in text
     assert "5.png (" in text
     assert "\n  - pairs said to be both same and different: 3 (line 8, line 9, line 10)" in text
