@@ -72,9 +72,9 @@ def jit_once(function: Callable) -> Callable:
 
 
 def scans_well(params: Any) -> bool:
-    """Whether a model with these parameters may run inside `lax.scan` without losing speed.
+    """Whether a step that runs these parameters may be inside `lax.scan` without losing speed.
 
-    Only a kernel of a convolution has four axes.
+    On a CPU one with convolutions may not; only their kernels have four axes.
     """
     if not on_cpu():
         return True

@@ -244,7 +244,7 @@ def assemble(config: ConfigDict, splits: DataSplits, one_batch: bool = False) ->
     dispatch = steps_per_dispatch(
         # A streamed batch is one step's.
         1 if isinstance(feed, Stream) else config.train.steps_per_dispatch,
-        backend.scans_well(state.params),
+        backend.scans_well(split(state.params, frozen)[0] if front else state.params),
         *periods,
     )
     return Run(

@@ -11,6 +11,7 @@ To add a loss: write it in `losses.py`. To add a pair scheme: `schemes.py`. Neit
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from siamjax import backend
 from siamjax.models import Siamese
 from siamjax.training.objective import Objective
 from siamjax.training.paths import merge, split
@@ -95,19 +97,20 @@ def make_train_step(
         gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(trained)
         # Each device holds its share of one mean, so shares are added, not averaged.
         gradients, figures = _sum((gradients, figures), axis)
-        figures["gradient_norm"] = optax.tree.norm(gradients)
+        figures["gradient_norm"] = _norm(gradients)
 
-        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
-        new = TrainState(
-            step=state.step + 1,
-            params=merge(optax.apply_updates(trained, updates), left_alone),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            rng=state.rng,
-        )
-        return _keep_if(
-            jnp.isfinite(figures["loss"] + figures["gradient_norm"]), new, state
-        ), figures
+        def updated() -> TrainState:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+            return TrainState(
+                step=state.step + 1,
+                params=merge(optax.apply_updates(trained, updates), left_alone),
+                batch_stats=batch_stats,
+                opt_state=opt_state,
+                rng=state.rng,
+            )
+
+        good = jnp.isfinite(figures["loss"] + figures["gradient_norm"])
+        return _choose(good, updated, state), figures
 
     return train_step
 
@@ -171,16 +174,18 @@ def _sum(tree: Any, axis: str | None) -> Any:
     return lax.psum(tree, axis) if axis else tree
 
 
-def _keep_if(good: Array, new: TrainState, old: TrainState) -> TrainState:
-    """`new` where `good`, else `old`: fuses into the update, so it costs no pass over memory."""
-    return TrainState(
-        step=jnp.where(good, new.step, old.step),
-        params=_where(good, new.params, old.params),
-        batch_stats=_where(good, new.batch_stats, old.batch_stats),
-        opt_state=_where(good, new.opt_state, old.opt_state),
-        rng=old.rng,
-    )
+def _norm(tree: Any) -> Array:
+    """The Euclidean norm of all leaves: as products, which a CPU does in one pass over memory."""
+    squares = (jnp.vdot(x, x, precision="highest") for x in jax.tree.leaves(tree))
+    return jnp.sqrt(sum(squares, jnp.zeros(())))
 
 
-def _where(good: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+def _choose(good: Array, new: Callable[[], TrainState], old: TrainState) -> TrainState:
+    """`new()` where `good`, else `old`.
+
+    By a branch on a CPU, where XLA copies weights and moments before it selects between them; by a
+    selection elsewhere, since for a branch a GPU waits.
+    """
+    if backend.on_cpu():
+        return lax.cond(good, new, lambda: old)
+    return jax.tree.map(partial(jnp.where, good), new(), old)

@@ -1,5 +1,7 @@
 """One step, four ways: jit, scan and pmap here; two processes in test_parallel.py."""
 
+import re
+from contextlib import nullcontext
 from functools import partial
 
 import flax.linen as nn
@@ -10,7 +12,7 @@ import optax
 import pytest
 from synthetic import labelled
 
-from siamjax import losses
+from siamjax import backend, losses
 from siamjax.augment import from_config
 from siamjax.config import base
 from siamjax.data.pairs import class_table
@@ -147,18 +149,45 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_step_that_is_not_finite_leaves_the_state_and_reports():
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_step_that_is_not_finite_leaves_the_state_and_reports(gpu):
     step, state = build("pairs")
     head = state.params["head"] | {"log_scale": jnp.asarray(1e4)}  # e^10000
     bad = type(state)(
         state.step, state.params | {"head": head}, state.batch_stats, state.opt_state, state.rng
     )
-    before = jax.device_get((bad.params, bad.batch_stats))
-    # The reference's program: compiled already.
-    after, figures = ONE.compile(step)(ONE.put(bad), ONE.put(DATA))
+    before = jax.device_get((bad.params, bad.batch_stats, bad.opt_state))
+    # Not on a GPU: the reference's program, compiled already.
+    with backend.as_on_gpu() if gpu else nullcontext():
+        after, figures = ONE.compile(step)(ONE.put(bad), ONE.put(DATA))
     assert not np.isfinite(figures["loss"][0])
     assert int(after.step) == 0
-    jax.tree.map(np.testing.assert_array_equal, (after.params, after.batch_stats), before)
+    kept = after.params, after.batch_stats, after.opt_state
+    jax.tree.map(np.testing.assert_array_equal, kept, before)
+
+
+def test_a_cpus_branch_and_a_gpus_selection_are_the_same_step(reference):
+    kind, expected, expected_figures = reference
+    with backend.as_on_gpu():
+        state, figures = run(kind, ONE, steps=4, dispatch=1)
+    arrays, wanted = (jax.tree.leaves((x.params, x.batch_stats)) for x in (state, expected))
+    for a, b in zip(arrays, wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for name, values in expected_figures.items():
+        np.testing.assert_allclose(figures[name], values, rtol=2e-4, atol=1e-6)
+
+
+def test_a_cpu_writes_weights_and_moments_where_they_are():
+    """If the selection copies nothing either, a newer XLA has made the branch needless."""
+
+    def copied():
+        step, state = build("pairs")
+        program = backend.jit(step, donate_argnums=0).lower(state, DATA).compile().as_text()
+        return re.findall(r" copy\(%state_\w*kernel", program)
+
+    assert not copied()
+    with backend.as_on_gpu():
+        assert copied()
 
 
 def test_frozen_parameters_stay_and_cost_no_optimiser_memory():
