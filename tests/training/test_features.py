@@ -63,6 +63,15 @@ def test_the_tower_runs_in_the_step_where_it_must(tmp_path, changes):
     assert assemble(config, load(config)).front is None
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_steps_are_scanned_where_no_convolution_is_in_them(tmp_path, cached):
+    config = recipe(tmp_path, **{"model.cache_features": cached})
+    config.train.log_every = config.checkpoint.every = 2
+    plan = assemble(config, load(config)).plan
+    assert plan.evaluate >= 2
+    assert plan.dispatch == (2 if cached else 1)
+
+
 def test_what_goes_to_the_device_decides_whether_it_is_streamed(tmp_path):
     config = recipe(tmp_path)
     splits = load(config)
