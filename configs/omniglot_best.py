@@ -25,7 +25,7 @@ def get_config():
     c.augment.shared = 0.4
     # Some are what they would be anyway: named, a command line can change them.
     c.model.tower_options = configuration.options(
-        tokens=32, norm="batch", standardise=False, pool_first=True, attention=0
+        width=48, tokens=32, norm="batch", standardise=False, pool_first=True, attention=0
     )
     c.model.head = "relational"
     c.model.head_options = configuration.options(channels=32, grid=6)
