@@ -99,3 +99,24 @@ def test_the_cache_goes_where_it_is_told(tmp_path):
         )  # fmt: skip
         expected = folder if name.startswith("JAX") else tmp_path / "siamjax" / "compiled"
         assert done.stdout.strip() == str(expected)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (16,), (3, 3, 8, 6), (48, 5)])
+@pytest.mark.parametrize("cpu", [True, False])
+def test_the_sum_of_squares_and_its_gradient(shape, cpu, monkeypatch):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    monkeypatch.setattr(backend, "on_cpu", lambda: cpu)
+    value, gradient = jax.value_and_grad(lambda x: 3 * backend.sum_of_squares(x))(x)
+    np.testing.assert_allclose(value, 3 * np.square(np.asarray(x, np.float64)).sum(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 6 * x, rtol=1e-6)
+
+
+def test_no_squares_are_stored():
+    x = jnp.ones((1024, 512))
+    program = backend.jit(backend.sum_of_squares).lower(x).compile()
+    assert program.memory_analysis().temp_size_in_bytes < x.nbytes / 100
+
+
+def test_what_is_not_finite_shows_in_the_sum_of_squares():
+    for bad in (jnp.nan, jnp.inf):
+        assert not jnp.isfinite(backend.sum_of_squares(jnp.ones((4, 16)).at[2, 3].set(bad)))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from siamjax import backend
 from siamjax.models import fourier, winograd
+from siamjax.models.parts import in_turn
 from siamjax.types import typed
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # row-major: "first" means the same as in XLA
@@ -61,12 +62,22 @@ def _pool(x: Array) -> Array:
 
 
 def _pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    # In a loop, out of which the compiler can't take what finds the first maximum: it would do so
+    # in the backward pass, and keep the whole map until then.
+    parts = next((g for g in (2, 3, 5, 7) if len(x) % g == 0), 1) if backend.on_cpu() else 1
+    if parts == 1:
+        largest, first = _largest_and_first(x)
+    else:
+        both = in_turn(_largest_and_first, x.reshape(parts, -1, *x.shape[1:]))
+        largest, first = (y.reshape(len(x), *y.shape[2:]) for y in both)
+    return largest, (first, x[:0])  # x[:0] carries only its shape
+
+
+def _largest_and_first(x: Array) -> tuple[Array, Array]:
     a, b, c, _ = _corners(x)
     largest = _pool(x)
-    first = jnp.where(
-        a == largest, 0, jnp.where(b == largest, 1, jnp.where(c == largest, 2, 3))
-    ).astype(jnp.uint8)
-    return largest, (first, x[:0])  # x[:0] carries only its shape
+    first = jnp.where(a == largest, 0, jnp.where(b == largest, 1, jnp.where(c == largest, 2, 3)))
+    return largest, first.astype(jnp.uint8)
 
 
 def _pool_backward(residual: tuple[Array, Array], slope: Array) -> tuple[Array]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.models.convolution import convolve, max_pool
+from siamjax.models.convolution import ConvPool, convolve
 from siamjax.types import typed
 
 Initializer = Callable[..., Array]
@@ -71,18 +72,21 @@ class Koch(nn.Module):
             )
         kernel, first_bias, bias, dense_kernel, dense_bias = INITS[self.initial]
         for i, (features, size) in enumerate(zip(self.features, (10, 7, 4, 4), strict=True)):
-            x = nn.Conv(
-                features,
-                (size, size),
-                padding="VALID",
-                kernel_init=kernel,
-                bias_init=bias if i else first_bias,
-                dtype=self.dtype,
-                conv_general_dilated=convolve,
-                name=f"conv{i + 1}",
-            )(x)
+            settings: Any = {
+                "features": features,
+                "kernel_size": (size, size),
+                "padding": "VALID",
+                "kernel_init": kernel,
+                "bias_init": bias if i else first_bias,
+                "dtype": self.dtype,
+                "name": f"conv{i + 1}",
+            }
+            if i < 3:
+                layer = ConvPool(**settings)
+            else:
+                layer = nn.Conv(**settings, conv_general_dilated=convolve)
             # ReLU and maximum commute: after the pool it has a quarter of the work.
-            x = nn.relu(max_pool(x) if i < 3 else x)
+            x = nn.relu(layer(x))
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(
             self.embedding,

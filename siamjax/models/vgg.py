@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siamjax.models.convolution import convolve, max_pool
+from siamjax.models.convolution import ConvPool, convolve, max_pool
 from siamjax.models.normalisation import normalise
 from siamjax.types import typed
 
@@ -69,14 +71,19 @@ class Vgg(nn.Module):
     def _block(self, x: Array, number: int, train: bool) -> Array:
         convolutions, channels = BLOCKS[self.depth][number - 1], CHANNELS[number - 1]
         for i in range(1, convolutions + 1):
-            x = nn.Conv(
-                channels // self.divide,
-                (3, 3),
-                kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-                dtype=self.dtype,
-                conv_general_dilated=convolve,
-                name=f"conv{number}_{i}",
-            )(x)
+            settings: Any = {
+                "features": channels // self.divide,
+                "kernel_size": (3, 3),
+                "padding": "SAME",
+                "kernel_init": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+                "dtype": self.dtype,
+                "name": f"conv{number}_{i}",
+            }
+            pooled = i == convolutions
+            if pooled and not self.batch_norm:
+                x = ConvPool(**settings)(x)
+            else:
+                x = nn.Conv(**settings, conv_general_dilated=convolve)(x)
             if self.batch_norm:
                 x = nn.BatchNorm(
                     use_running_average=not train,
@@ -86,8 +93,9 @@ class Vgg(nn.Module):
                     dtype=self.dtype,
                     name=f"norm{number}_{i}",
                 )(x)
+                x = max_pool(x) if pooled else x
             # ReLU and maximum commute: after the pool it has a quarter of the work.
-            x = nn.relu(max_pool(x) if i == convolutions else x)
+            x = nn.relu(x)
         return x
 
     def _check(self, shape: tuple[int, ...]) -> None:

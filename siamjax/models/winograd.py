@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
+from siamjax.models.parts import in_turn, summed_in_turn
 from siamjax.types import typed
 
 # Where the polynomials behind a tile's numbers are compared; infinity is one more point.
@@ -197,7 +198,7 @@ def _convolve(x: Array, kernel: Array, size: int, padding: Padding) -> Array:
     x = _in_groups(x, kernel, size, padding)
     if len(x) == 1:
         return some(x[0])
-    y = lax.map(some, x)
+    y = in_turn(some, x)
     return y.reshape(-1, *y.shape[2:])
 
 
@@ -222,22 +223,21 @@ def _backward(
     join = functools.partial(_overlaid, block=block)
     weights = _shaped(_spread(to_taps, kernel[None], whole), c, f)
 
-    def some(total: Parts, pair: tuple[Array, Array]) -> tuple[Parts, Array]:
-        x, slope = pair
+    def some(x: Array, slope: Array) -> tuple[Parts, Array]:
         tiles = _spread(to_tile, jnp.pad(x, ((0, 0), *padding, (0, 0))), split)
         slopes = _shaped(_spread(back.T, slope, apart), -1, f)
         d_weights = _products(_shaped(tiles, -1, c), slopes, 1, 1)
         d_tiles = _shaped(_products(slopes, weights, 2, 2), *tiles[0].shape[1:])
         d_x = _gather(to_tile.T, d_tiles, join)[:, top : top + h, left : left + w]
-        return jax.tree.map(jnp.add, total, d_weights), d_x
+        return d_weights, d_x
 
     total = [jnp.zeros((size, c, f), x.dtype)] * size
     x = _in_groups(x, kernel, size, padding)
     slope = slope.reshape(*x.shape[:2], *slope.shape[1:])
     if len(x) == 1:
-        total, d_x = some(total, (x[0], slope[0]))
+        total, d_x = some(x[0], slope[0])
     else:
-        total, d_x = lax.scan(some, total, (x, slope))
+        total, d_x = summed_in_turn(some, total, x, slope)
     d_kernel = _gather(to_taps.T, _shaped(total, 1, 1, 1, c, f), _blocks)
     return d_x.reshape(-1, h, w, c), d_kernel[0]
 

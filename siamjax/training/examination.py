@@ -199,7 +199,7 @@ def _by_module(tree: Any, measure: Callable[[list[Array]], Array | None]) -> dic
 
 
 def _norm(leaves: list[Array]) -> Array:
-    return jnp.sqrt(sum((jnp.square(leaf).sum() for leaf in leaves), jnp.zeros(())))
+    return jnp.sqrt(sum(map(backend.sum_of_squares, leaves), jnp.zeros(())))
 
 
 def _silent(leaves: list[Array]) -> Array | None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from siamjax import backend
 from siamjax.losses import anchors, row_mean
 from siamjax.training.paths import check_patterns, named_leaves
 from siamjax.types import Distance, PairDraw, PairOutput, SetDraw
@@ -63,7 +64,7 @@ class Objective:
         for path, value in named_leaves(params):
             for pattern, factor in self.l2:
                 if re.fullmatch(pattern, path):
-                    total += factor * jnp.square(value).sum()
+                    total += factor * backend.sum_of_squares(value)
         return total
 
     def check(self, params: Any) -> None:

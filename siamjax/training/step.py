@@ -175,8 +175,8 @@ def _sum(tree: Any, axis: str | None) -> Any:
 
 
 def _norm(tree: Any) -> Array:
-    """The Euclidean norm of all leaves: as products, which a CPU does in one pass over memory."""
-    squares = (jnp.vdot(x, x, precision="highest") for x in jax.tree.leaves(tree))
+    """The Euclidean norm of all leaves."""
+    squares = (backend.sum_of_squares(x) for x in jax.tree.leaves(tree))
     return jnp.sqrt(sum(squares, jnp.zeros(())))
 
 
