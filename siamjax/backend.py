@@ -121,10 +121,6 @@ def keep_memory() -> None:
     Call it before JAX starts its threads.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return  # another C library
     options = {  # by their numbers in malloc.h
         -3: 2**31 - 1,  # M_MMAP_THRESHOLD
         -1: 2**31 - 1,  # M_TRIM_THRESHOLD
@@ -132,7 +128,24 @@ def keep_memory() -> None:
         -8: 1,  # M_ARENA_MAX
     }
     for option, value in options.items():
-        mallopt(option, value)
+        _glibc("mallopt", option, value)
+
+
+@contextlib.contextmanager
+def own_memory() -> Iterator[None]:
+    """Gives memory that is free back to the system, before and after (glibc).
+
+    For what happens rarely, a start or a validation. What `keep_memory` keeps for the steps is of
+    other sizes, and what this leaves behind would lie about in pieces that no step fits into.
+    """
+    _glibc("malloc_trim", 0)
+    yield
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(name: str, *numbers: int) -> None:
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        getattr(ctypes.CDLL(None), name)(*numbers)
 
 
 def enable_compilation_cache() -> Path:

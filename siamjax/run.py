@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from siamjax import cluster
+from siamjax import backend, cluster
 from siamjax import config as configuration
 from siamjax.config import ConfigDict
 from siamjax.data import load
@@ -112,11 +112,12 @@ def _train(config: ConfigDict, workdir: Path, say: Callable[[str], None], main: 
     say(f"data: {splits.summary}")
     logs = open_logs(workdir, config.train.tensorboard) if main else NoLog()
     with CheckpointStore(workdir) as store, logs as log:
-        run = assemble(config, splits)
-        start_or_resume(config, run, store)
-        if run.front is not None:
-            say("frozen tower: its features are computed once an image")
-            use_features(run)
+        with backend.own_memory():
+            run = assemble(config, splits)
+            start_or_resume(config, run, store)
+            if run.front is not None:
+                say("frozen tower: its features are computed once an image")
+                use_features(run)
         for note in store.notes:
             say(f"NOTE: {note}")
         if main:

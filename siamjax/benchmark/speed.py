@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from siamjax import backend
 from siamjax.benchmark.machine import MIB
 from siamjax.config import ConfigDict
 from siamjax.recipe import assemble
@@ -149,8 +150,9 @@ def _prepared(config: ConfigDict, splits: DataSplits, way: str) -> Run:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.resident_limit = 0 if way == "streamed" else 2**40
-    run = assemble(config, splits)
-    use_features(run)
+    with backend.own_memory():
+        run = assemble(config, splits)
+        use_features(run)
     return run
 
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from siamjax import cluster
+from siamjax import backend, cluster
 from siamjax.training import digest
 from siamjax.training.average import averaged
 from siamjax.training.state import TrainState
@@ -165,7 +165,7 @@ class CheckpointStore:
         self._wait(kind)
         if kind == BEST:  # the optimiser's memory, twice the weights, need not be copied
             state = replace(averaged(state), opt_state=())
-        state, form = _on_host(state), KEY
+        state, form = _copied(state), KEY
         if not cluster.alone():
             state = replace(state, rng=np.asarray(jax.random.key_data(state.rng)))
             form = WORDS
@@ -188,7 +188,7 @@ class CheckpointStore:
                 f" {BEST} one: {self._unsaved_best}"
             )
         try:
-            with _checkpointer() as checkpointer:
+            with _checkpointer(items) as checkpointer:
                 checkpointer.save(unfinished, args=ocp.args.Composite(**items))
             digest.seal(unfinished)
             if final.exists():
@@ -334,17 +334,33 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _checkpointer() -> ocp.Checkpointer:
+def _checkpointer(items: dict[str, Any] | None = None) -> ocp.Checkpointer:
+    """Orbax' part; for a save, of `items`, it holds about one array at a time in memory again."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
     )
     # Orbax would wait for all processes of a run, and only the first one saves.
     options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
+    handlers = {name: _handler(args, options) for name, args in (items or {}).items()}
     return ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(options)),
+        ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(options), **handlers),
         multiprocessing_options=options,
     )
+
+
+def _handler(args: Any, options: ocp.options.MultiprocessingOptions) -> Any:
+    if not isinstance(args, ocp.args.StandardSave):
+        return ocp.JsonCheckpointHandler(multiprocessing_options=options)
+    at_once: Any = _largest(args.item) / 1e9
+    return ocp.StandardCheckpointHandler(
+        save_concurrent_gb=at_once, multiprocessing_options=options
+    )
+
+
+def _largest(tree: Any) -> int:
+    """Bytes of the largest array and a little more, as Orbax takes a limit; 64 MB at least."""
+    return max([2**26, *(x.nbytes + 2**10 for x in jax.tree.leaves(tree) if hasattr(x, "nbytes"))])
 
 
 def _short(error: BaseException) -> str:
@@ -353,13 +369,16 @@ def _short(error: BaseException) -> str:
     return lines[0].split(" [source locations")[0][:300]
 
 
-def _on_host(state: TrainState) -> TrainState:
-    """Copies of all arrays: the next step is free to overwrite the state's own."""
+def _copied(state: TrainState) -> TrainState:
+    """Copies of all arrays: the next step is free to overwrite the state's own.
+
+    Where this process is alone on a CPU they are JAX arrays: of NumPy's, Orbax makes copies again.
+    """
     key = jax.random.wrap_key_data(
         jnp.array(np.array(jax.random.key_data(state.rng))), impl=jax.random.key_impl(state.rng)
     )
-    rest = jax.tree.map(np.array, replace(state, rng=np.zeros(0)))
-    return replace(rest, rng=key)
+    copy = jnp.array if backend.on_cpu() and cluster.alone() else np.array
+    return replace(jax.tree.map(copy, replace(state, rng=np.zeros(0))), rng=key)
 
 
 def _weights(state: TrainState) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from siamjax import cluster
+from siamjax import backend, cluster
 from siamjax.evaluation.decision import DecisionCard
 from siamjax.evaluation.encoder import Encoder
 from siamjax.evaluation.validation import Validated, Validation
@@ -270,6 +270,7 @@ def _log(run: Run, window: _Window, state: Any, log: MetricsLog, at: int) -> Non
     log.write(at, "train", figures, epoch=at / run.plan.epoch)
 
 
+@backend.own_memory()
 def _validate(
     run: Run,
     state: TrainState,
@@ -294,6 +295,7 @@ def _validate(
     return agreed
 
 
+@backend.own_memory()
 def _examine(
     run: Run,
     state: TrainState,

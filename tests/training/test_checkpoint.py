@@ -1,6 +1,8 @@
 import errno
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -90,6 +92,35 @@ def test_a_save_survives_the_donation_of_what_it_saves(tmp_path):
     with CheckpointStore(tmp_path, read_only=True) as store:
         restored = store.restore_state(jax.eval_shape(make_state))
     np.testing.assert_array_equal(restored.params["tower"]["kernel"], expected)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux' resident memory")
+def test_a_save_copies_the_state_and_then_holds_little_more(tmp_path):
+    code = """if True:
+        import resource, sys
+        import jax, jax.numpy as jnp
+        from siamjax.training.checkpoint import LATEST, CheckpointStore
+        from siamjax.training.state import TrainState
+
+        arrays = jax.random.split(jax.random.key(0), 5)
+        params = {str(i): jax.random.normal(k, (10**7,)) for i, k in enumerate(arrays)}
+        state = TrainState(jnp.asarray(1), params, {}, {}, jax.random.key(5))
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        with CheckpointStore(sys.argv[1]) as store:
+            store.save(LATEST, TrainState(jnp.asarray(0), {}, {}, {}, jax.random.key(5)), {})
+            store.close()
+            before = peak()
+        with CheckpointStore(sys.argv[1]) as store:
+            store.save(LATEST, state, {})
+        print(peak() - before)
+        restored = CheckpointStore(sys.argv[1], read_only=True).restore_state(state)
+        assert all((restored.params[k] == params[k]).all() for k in params)
+    """
+    run = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-2000:]
+    assert float(done.stdout) < 1.7 * 5 * 40  # MB: the copy, and no second one
 
 
 def test_forget_after(tmp_path):
