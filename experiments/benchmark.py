@@ -11,7 +11,8 @@ each measure in a process for every case; `--sweep` doubles the batch until it d
     python -m experiments.benchmark --config=configs/omniglot.py --peers=/other/venv/bin/python
 
 runs the same recipe in Keras (TensorFlow and JAX) and PyTorch, in whichever of them each
-interpreter has (`pip install 'siamjax[bench]'`), a process for each measurement, in turn.
+interpreter has (`pip install 'siamjax[bench]'`), a process for each measurement, in turn. Each
+holds the same few images (`--images`), so that memory is compared with memory.
 """
 
 import time
@@ -20,6 +21,7 @@ STARTED = time.perf_counter()
 
 import json  # noqa: E402
 import sys  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from absl import flags  # noqa: E402
@@ -36,6 +38,7 @@ WAYS = flags.DEFINE_list("ways", ["resident", "streamed"], "What is measured.")
 JSON = flags.DEFINE_string("json", None, "Write the figures here; -: print them.")
 PROFILE = flags.DEFINE_string("profile", None, "A folder for a trace of five dispatches.")
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
+IMAGES = flags.DEFINE_integer("images", None, "Of the training images, so many.", lower_bound=1)
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", None, "Measure each; the recipe's by default.")
 SWEEP = flags.DEFINE_bool("sweep", False, "Double the batch size until it does not fit.")
 DEVICES = flags.DEFINE_list("devices", None, "Measure with so many devices each.")
@@ -75,6 +78,7 @@ def main(argv: list[str]) -> None:
 def measure(recipe: str) -> dict:
     """This library's step: everything that can be measured in one process."""
     import jax
+    import numpy as np
 
     from siamjax import backend, benchmark
     from siamjax.data import load
@@ -90,6 +94,9 @@ def measure(recipe: str) -> dict:
     validate(config)
     loaded = time.perf_counter()
     splits = load(config)
+    if IMAGES.value and not splits.pairs:  # fixed pairs need all of theirs
+        few = splits.train.select(np.arange(min(IMAGES.value, len(splits.train))))
+        splits = replace(splits, train=few)
     loaded = time.perf_counter() - loaded
     profile = None if PROFILE.value is None else Path(PROFILE.value)
     measured = benchmark.steady_state(

@@ -16,6 +16,7 @@ RECIPES = {
     "omniglot_vgg": (8, (105, 105, 3)),
     "image_pairs": (64, (64, 64, 3)),
 }
+BATCHES = 8  # of pairs, in memory
 
 
 def arguments(variants):
@@ -28,7 +29,7 @@ def arguments(variants):
     return parser.parse_args()
 
 
-def pairs(recipe, batches):
+def pairs(recipe, batches=BATCHES):
     """Random images and labels for so many batches, float32 in 0..1."""
     batch, shape = RECIPES[recipe]
     rng = np.random.default_rng(0)

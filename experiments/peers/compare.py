@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.peers.children import FailedError, measured, ours
-from experiments.peers.clock import RECIPES
+from experiments.peers.clock import BATCHES, RECIPES
 
 HERE = Path(__file__).parent
 KERAS = ("tensorflow", "jax")
@@ -69,7 +69,9 @@ def processes(
     recipe: str, flags: list[str], peers: Sequence[str], timing: list[str]
 ) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Name, command line and environment of each measurement of a round."""
-    yield "siamjax", ours(*flags, f"--config.batch_size={RECIPES[recipe][0]}", *timing), {}
+    batch = RECIPES[recipe][0]
+    same = [f"--config.batch_size={batch}", f"--images={2 * BATCHES * batch}"]  # two a pair
+    yield "siamjax", ours(*flags, *same, *timing), {}
     for python in peers:
         for framework in KERAS:
             line = [python, str(HERE / "keras_peer.py"), recipe, *timing]

@@ -14,10 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras  # noqa: E402
-from clock import RECIPES, arguments, measure, pairs  # noqa: E402
+from clock import BATCHES, RECIPES, arguments, measure, pairs  # noqa: E402
 from keras import layers, ops  # noqa: E402
-
-BATCHES = 8  # in memory; a call of `fit` goes through them as often as is needed
 
 
 def tower(recipe, shape):
@@ -97,10 +95,11 @@ def main():
     """Entry point."""
     args = arguments(["float32"])
     batch = RECIPES[args.recipe][0]
-    left, right, same = pairs(args.recipe, BATCHES)
+    left, right, same = pairs(args.recipe)
     model = network(args.recipe)
 
     def steps(count):
+        # A call of `fit` goes through what is in memory once.
         for start in range(0, count, BATCHES):
             n = min(BATCHES, count - start) * batch
             model.fit([left[:n], right[:n]], same[:n], batch_size=batch, verbose=0, shuffle=False)

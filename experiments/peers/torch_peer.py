@@ -9,11 +9,10 @@ import time
 STARTED = time.perf_counter()
 
 import torch  # noqa: E402
-from clock import RECIPES, arguments, measure, pairs  # noqa: E402
+from clock import BATCHES, RECIPES, arguments, measure, pairs  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
-BATCHES = 4
 VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
 
@@ -133,7 +132,7 @@ def main():
     """Entry point."""
     args = arguments(["eager", "channels_last", "bfloat16"])
     batch = RECIPES[args.recipe][0]
-    left, right, same = (torch.from_numpy(a) for a in pairs(args.recipe, BATCHES))
+    left, right, same = (torch.from_numpy(a) for a in pairs(args.recipe))
     left, right = (a.permute(0, 3, 1, 2).contiguous() for a in (left, right))
     model = Siamese(args.recipe)
     if args.variant != "eager":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import command
 
-from experiments.peers import sweep
+from experiments.peers import clock, compare, sweep
 from experiments.peers.lines import table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -88,12 +88,19 @@ def test_the_table_has_a_column_for_each_peer_and_a_ratio():
     assert lines[6] == "| `omniglot` | 2.0 | 2.0 | - | - | - | 2.0 |"
 
 
+def test_every_peer_holds_as_many_images():
+    what, line, _ = next(compare.processes("omniglot", ["--config=c.py"], [], ["--windows=1"]))
+    left, right, _ = clock.pairs("mnist_mlp")
+    assert (what, len(left) + len(right)) == ("siamjax", 2 * 8 * 128)
+    assert line[-4:] == ["--config=c.py", "--config.batch_size=32", "--images=512", "--windows=1"]
+
+
 @pytest.mark.slow
 def test_one_measurement_says_everything(tmp_path):
     out = tmp_path / "figures.json"
     done = command(
         "experiments.benchmark", "--config=tests/experiments/tiny_config.py", "--windows=1",
-        "--seconds=0.2", f"--json={out}", f"--config.data.cache_dir={tmp_path}",
+        "--seconds=0.2", f"--json={out}", f"--config.data.cache_dir={tmp_path}", "--images=400",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())
