@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 from siamjax import backend, cluster
 from siamjax.training import digest
 from siamjax.training.average import averaged
+from siamjax.training.checkpointer import checkpointer, not_orbax
 from siamjax.training.state import TrainState
 
 LATEST, BEST = "latest", "best"
@@ -67,7 +68,7 @@ class CheckpointStore:
         self._unsaved_best: str | None = None
         # One thread: `best` of a step is whole before `latest` of that step, which counts on it.
         self._background = ThreadPoolExecutor(1, "checkpoint")
-        logging.getLogger("absl").addFilter(_not_orbax)
+        logging.getLogger("absl").addFilter(not_orbax)
         if not read_only and cluster.is_main():
             for leftover in (path for form in LEFTOVERS for path in self.root.glob(form)):
                 shutil.rmtree(leftover)  # a save that a kill cut short
@@ -188,8 +189,8 @@ class CheckpointStore:
                 f" {BEST} one: {self._unsaved_best}"
             )
         try:
-            with _checkpointer(items) as checkpointer:
-                checkpointer.save(unfinished, args=ocp.args.Composite(**items))
+            with checkpointer(items) as orbax:
+                orbax.save(unfinished, args=ocp.args.Composite(**items))
             digest.seal(unfinished)
             if final.exists():
                 _delete(final)
@@ -254,8 +255,8 @@ class CheckpointStore:
             )
         folder = self.root / kind / str(step)
         try:
-            with _checkpointer() as checkpointer:
-                return checkpointer.restore(folder, args=ocp.args.Composite(**items))
+            with checkpointer() as orbax:
+                return orbax.restore(folder, args=ocp.args.Composite(**items))
         except Exception as error:
             raise CheckpointError(
                 f"the checkpoint {folder} cannot be read ({_short(error)}): it is damaged, or made"
@@ -334,35 +335,6 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _checkpointer(items: dict[str, Any] | None = None) -> ocp.Checkpointer:
-    """Orbax' part; for a save, of `items`, it holds about one array at a time in memory again."""
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-    )
-    # Orbax would wait for all processes of a run, and only the first one saves.
-    options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
-    handlers = {name: _handler(args, options) for name, args in (items or {}).items()}
-    return ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(options), **handlers),
-        multiprocessing_options=options,
-    )
-
-
-def _handler(args: Any, options: ocp.options.MultiprocessingOptions) -> Any:
-    if not isinstance(args, ocp.args.StandardSave):
-        return ocp.JsonCheckpointHandler(multiprocessing_options=options)
-    at_once: Any = _largest(args.item) / 1e9
-    return ocp.StandardCheckpointHandler(
-        save_concurrent_gb=at_once, multiprocessing_options=options
-    )
-
-
-def _largest(tree: Any) -> int:
-    """Bytes of the largest array and a little more, as Orbax takes a limit; 64 MB at least."""
-    return max([2**26, *(x.nbytes + 2**10 for x in jax.tree.leaves(tree) if hasattr(x, "nbytes"))])
-
-
 def _short(error: BaseException) -> str:
     """The first line of an error's text, without what TensorStore adds to it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -397,9 +369,3 @@ def _restore_args(template: Any) -> ocp.args.StandardRestore:
     return ocp.args.StandardRestore(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
     )
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax reports each save in a dozen lines of INFO, and a failed one in tracebacks."""
-    own = record.levelno > logging.INFO and not record.exc_info  # an error is raised as well
-    return own or "orbax" not in record.pathname
