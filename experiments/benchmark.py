@@ -94,7 +94,9 @@ def measure(recipe: str) -> dict:
     validate(config)
     loaded = time.perf_counter()
     splits = load(config)
-    if IMAGES.value and not splits.pairs:  # fixed pairs need all of theirs
+    if IMAGES.value:
+        if splits.pairs:
+            sys.exit("error: --images: these data are fixed pairs, which need all of their images")
         few = splits.train.select(np.arange(min(IMAGES.value, len(splits.train))))
         splits = replace(splits, train=few)
     loaded = time.perf_counter() - loaded
@@ -116,6 +118,7 @@ def measure(recipe: str) -> dict:
         "name": f"siamjax on {jax.default_backend()}",
         "recipe": recipe,
         "data": splits.name,
+        "images": len(splits.train),
         "device": device.device_kind,
         "platform": device.platform,
         "devices": measured.run.devices.count,

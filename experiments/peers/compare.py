@@ -70,7 +70,9 @@ def processes(
 ) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Name, command line and environment of each measurement of a round."""
     batch = RECIPES[recipe][0]
-    same = [f"--config.batch_size={batch}", f"--images={2 * BATCHES * batch}"]  # two a pair
+    same = [f"--config.batch_size={batch}"]
+    if recipe != "image_pairs":  # whose fixed pairs are few, and need all of their images
+        same.append(f"--images={2 * BATCHES * batch}")
     yield "siamjax", ours(*flags, *same, *timing), {}
     for python in peers:
         for framework in KERAS:
