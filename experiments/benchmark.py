@@ -38,7 +38,7 @@ WAYS = flags.DEFINE_list("ways", ["resident", "streamed"], "What is measured.")
 JSON = flags.DEFINE_string("json", None, "Write the figures here; -: print them.")
 PROFILE = flags.DEFINE_string("profile", None, "A folder for a trace of five dispatches.")
 COMPILE_CACHE = flags.DEFINE_bool("compile_cache", True, "Keep compiled programs between starts.")
-IMAGES = flags.DEFINE_integer("images", None, "Of the training images, so many.", lower_bound=1)
+IMAGES = flags.DEFINE_integer("images", None, "Train on the first so many images.", lower_bound=1)
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", None, "Measure each; the recipe's by default.")
 SWEEP = flags.DEFINE_bool("sweep", False, "Double the batch size until it does not fit.")
 DEVICES = flags.DEFINE_list("devices", None, "Measure with so many devices each.")
@@ -54,11 +54,15 @@ def main(argv: list[str]) -> None:
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     timing = [f"--windows={WINDOWS.value}", f"--seconds={SECONDS.value}"]
     recipe = [f"--config={file}", *(a for a in sys.argv[1:] if a.startswith("--config."))]
+    if PEERS.value and IMAGES.value:
+        sys.exit("error: --images: with --peers it is as many as the peers hold; leave it out")
     if PEERS.value:
         figures = compare.compare(Path(file).stem, recipe, PEERS.value, ROUNDS.value, timing)
     elif BATCH_SIZES.value or SWEEP.value or DEVICES.value or DTYPES.value:
         if not COMPILE_CACHE.value:
             timing.append("--nocompile_cache")
+        if IMAGES.value:
+            timing.append(f"--images={IMAGES.value}")
         cases = Cases(
             [int(b) for b in BATCH_SIZES.value or [CONFIG.value.batch_size]],
             SWEEP.value,

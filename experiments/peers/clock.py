@@ -29,12 +29,12 @@ def arguments(variants):
     return parser.parse_args()
 
 
-def pairs(recipe, batches=BATCHES):
-    """Random images and labels for so many batches, float32 in 0..1."""
+def pairs(recipe):
+    """Random images and labels for all batches, float32 in 0..1."""
     batch, shape = RECIPES[recipe]
     rng = np.random.default_rng(0)
-    left, right = (rng.random((batches * batch, *shape), np.float32) for _ in range(2))
-    return left, right, rng.integers(0, 2, batches * batch).astype(np.float32)
+    left, right = (rng.random((BATCHES * batch, *shape), np.float32) for _ in range(2))
+    return left, right, rng.integers(0, 2, BATCHES * batch).astype(np.float32)
 
 
 def measure(name, recipe, steps, started, windows, seconds):

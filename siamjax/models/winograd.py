@@ -231,13 +231,12 @@ def _backward(
         d_x = _gather(to_tile.T, d_tiles, join)[:, top : top + h, left : left + w]
         return d_weights, d_x
 
-    total = [jnp.zeros((size, c, f), x.dtype)] * size
     x = _in_groups(x, kernel, size, padding)
     slope = slope.reshape(*x.shape[:2], *slope.shape[1:])
     if len(x) == 1:
         total, d_x = some(x[0], slope[0])
     else:
-        total, d_x = summed_in_turn(some, total, x, slope)
+        total, d_x = summed_in_turn(some, x, slope)
     d_kernel = _gather(to_taps.T, _shaped(total, 1, 1, 1, c, f), _blocks)
     return d_x.reshape(-1, h, w, c), d_kernel[0]
 

@@ -35,7 +35,7 @@ def _handler(args: Any, options: ocp.options.MultiprocessingOptions) -> Any:
 
 def _largest(tree: Any) -> int:
     """Bytes of the largest array and a little more, as Orbax takes a limit; 64 MB at least."""
-    return max([2**26, *(x.nbytes + 2**10 for x in jax.tree.leaves(tree) if hasattr(x, "nbytes"))])
+    return max([2**26, *(x.nbytes + 2**10 for x in jax.tree.leaves(tree))])
 
 
 def not_orbax(record: logging.LogRecord) -> bool:

@@ -16,7 +16,7 @@ from siamjax.training.objective import Objective, comparisons
 from siamjax.training.paths import merge, named_leaves, split
 from siamjax.training.schemes import share
 from siamjax.training.state import TrainState
-from siamjax.training.step import Data, forward, prepare
+from siamjax.training.step import Data, forward, norm, prepare
 from siamjax.types import Distance, Logit, PairDraw, PairOutput, SetDraw
 
 FEW = 12  # pairs of a kind; the scatter of fewer says too little
@@ -105,7 +105,7 @@ def examiner(
                 _of_one_kind(draw), 1.0, cost / jnp.maximum(constant, 1e-12)
             ),
             active=((each > 1e-6) * weight).sum() / total,
-            gradient_norm=_by_module(gradients, _norm),
+            gradient_norm=_by_module(gradients, norm),
             dead=_by_module(gradients, _silent),
             marks={path: _marks(leaf) for path, leaf in named_leaves(trained)},
         )
@@ -196,10 +196,6 @@ def _by_module(tree: Any, measure: Callable[[list[Array]], Array | None]) -> dic
         modules.setdefault(path.rpartition("/")[0], []).append(leaf)
     found = {name: measure(leaves) for name, leaves in modules.items()}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _norm(leaves: list[Array]) -> Array:
-    return jnp.sqrt(sum(map(backend.sum_of_squares, leaves), jnp.zeros(())))
 
 
 def _silent(leaves: list[Array]) -> Array | None:

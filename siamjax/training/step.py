@@ -97,7 +97,7 @@ def make_train_step(
         gradients, (batch_stats, figures) = jax.grad(loss, has_aux=True)(trained)
         # Each device holds its share of one mean, so shares are added, not averaged.
         gradients, figures = _sum((gradients, figures), axis)
-        figures["gradient_norm"] = _norm(gradients)
+        figures["gradient_norm"] = norm(gradients)
 
         def updated() -> TrainState:
             updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
@@ -174,7 +174,7 @@ def _sum(tree: Any, axis: str | None) -> Any:
     return lax.psum(tree, axis) if axis else tree
 
 
-def _norm(tree: Any) -> Array:
+def norm(tree: Any) -> Array:
     """The Euclidean norm of all leaves."""
     squares = (backend.sum_of_squares(x) for x in jax.tree.leaves(tree))
     return jnp.sqrt(sum(squares, jnp.zeros(())))

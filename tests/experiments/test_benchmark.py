@@ -95,6 +95,14 @@ def test_every_peer_holds_as_many_images():
     assert line[-4:] == ["--config=c.py", "--config.batch_size=32", "--images=512", "--windows=1"]
 
 
+def test_images_are_the_peers_choice_beside_peers():
+    done = command(
+        "experiments.benchmark", "--config=configs/omniglot.py", "--peers=x", "--images=5"
+    )
+    assert done.returncode == 1
+    assert "with --peers it is as many as the peers hold" in done.stderr
+
+
 @pytest.mark.slow
 def test_one_measurement_says_everything(tmp_path):
     out = tmp_path / "figures.json"
